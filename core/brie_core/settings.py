@@ -1,0 +1,110 @@
+"""One frozen settings object per process, read from BRIE_* once. It knows names and forms, not their use."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from brie_core.errors import BadConfiguration
+
+DEFAULT_MODEL = "smollm2-135m-instruct"
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_DEVICES = ("auto", "cpu", "cuda", "mps")
+_DTYPES = ("auto", "float32", "bfloat16", "float16")
+_ENGINES = ("torch",)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """Everything a Brie process is told from outside."""
+
+    home: Path
+    """BRIE_HOME: the folder that holds the database, models, files, adapters, jobs and exports."""
+    host: str = "127.0.0.1"
+    """BRIE_HOST: the address the API binds; anything but loopback needs BRIE_API_KEYS."""
+    port: int = 8000
+    """BRIE_PORT: the API's TCP port."""
+    model: str = DEFAULT_MODEL
+    """BRIE_MODEL: the default model's name, a local Hugging Face folder, or a hub id."""
+    device: str = "auto"
+    """BRIE_DEVICE: auto, cpu, cuda or mps."""
+    dtype: str = "auto"
+    """BRIE_DTYPE: auto, float32, bfloat16 or float16."""
+    database_url: str = ""
+    """BRIE_DATABASE_URL: an SQLAlchemy async URL; by default SQLite in BRIE_HOME."""
+    api_keys: tuple[str, ...] = ()
+    """BRIE_API_KEYS: comma-separated bearer keys; none means no authentication."""
+    engine: str = "torch"
+    """BRIE_ENGINE: which engine answers."""
+    url: str = ""
+    """BRIE_URL: where clients find the API; by default http://BRIE_HOST:BRIE_PORT."""
+    adapter_roots: tuple[Path, ...] = ()
+    """BRIE_ADAPTER_ROOTS: folders besides BRIE_HOME from which an adapter may be imported, separated by ':'."""
+
+    def __post_init__(self) -> None:
+        _check_choice("BRIE_DEVICE", self.device, _DEVICES)
+        _check_choice("BRIE_DTYPE", self.dtype, _DTYPES)
+        _check_choice("BRIE_ENGINE", self.engine, _ENGINES)
+        if self.host not in LOOPBACK and not self.api_keys:
+            raise BadConfiguration(
+                f"BRIE_HOST={self.host} would serve your data to the network without a key: "
+                "set BRIE_API_KEYS, or bind 127.0.0.1."
+            )
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
+        """Read BRIE_* from `environment`; an unknown BRIE_ name raises BadConfiguration, as does a bad value."""
+        given = {name: value for name, value in environment.items() if name.startswith("BRIE_") and value != ""}
+        if unknown := sorted(given.keys() - _READERS.keys()):
+            raise BadConfiguration(f"Unknown setting {', '.join(unknown)}: the settings are {', '.join(_READERS)}.")
+        values = {name.removeprefix("BRIE_").lower(): _READERS[name](value) for name, value in given.items()}
+        home = values.pop("home", Path("~/.brie").expanduser())
+        return cls(home=home, **values)
+
+    @property
+    def base_url(self) -> str:
+        """The API's root as a client on this machine sees it."""
+        return self.url or f"http://{self.host}:{self.port}"
+
+    @property
+    def sqlalchemy_url(self) -> str:
+        """The database to open."""
+        return self.database_url or f"sqlite+aiosqlite:///{self.home / 'brie.sqlite3'}"
+
+
+def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise BadConfiguration(f"{name}={value} is not one of {', '.join(allowed)}.")
+
+
+def _port(value: str) -> int:
+    if not value.isdecimal() or not 0 < int(value) < 65536:
+        raise BadConfiguration(f"BRIE_PORT={value} is not a port: give a number from 1 to 65535.")
+    return int(value)
+
+
+def _folder(value: str) -> Path:
+    return Path(value).expanduser().absolute()
+
+
+def _folders(value: str) -> tuple[Path, ...]:
+    return tuple(_folder(part) for part in value.split(":") if part)
+
+
+def _keys(value: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+_READERS: dict[str, Callable[[str], Any]] = {
+    "BRIE_HOME": _folder,
+    "BRIE_HOST": str,
+    "BRIE_PORT": _port,
+    "BRIE_MODEL": str,
+    "BRIE_DEVICE": str,
+    "BRIE_DTYPE": str,
+    "BRIE_DATABASE_URL": str,
+    "BRIE_API_KEYS": _keys,
+    "BRIE_ENGINE": str,
+    "BRIE_URL": str,
+    "BRIE_ADAPTER_ROOTS": _folders,
+}

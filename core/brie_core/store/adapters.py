@@ -1,0 +1,146 @@
+"""Adapter versions: immutable folders named by their content. It knows PEFT's layout and brie.json, not names.
+
+A version's digest is the sha256 of its normalised config and of its tensors, so the same adapter trained or imported
+twice is one version, and a version that changed on disk is noticed before it answers anything.
+"""
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from brie_core.durable import publish_folder, remove_folder, staging_folder
+from brie_core.errors import InvalidAdapter, NotFound
+from brie_core.weights.base_model import BaseModel, file_digest, read_json
+from brie_core.weights.lora import LoraAdapter, check_values, read_adapter
+
+MANIFEST = "brie.json"
+_WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
+_IDENTITY = (
+    "peft_type",
+    "r",
+    "lora_alpha",
+    "rank_pattern",
+    "alpha_pattern",
+    "use_rslora",
+    "target_modules",
+    "exclude_modules",
+    "layers_to_transform",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterVersion:
+    """A published version."""
+
+    digest: str
+    folder: Path
+    manifest: Mapping[str, Any]
+
+
+class AdapterStore:
+    """The adapter versions of one BRIE_HOME."""
+
+    def __init__(self, home: Path) -> None:
+        self._folder = home / "adapters"
+        self._tmp = home / "tmp"
+
+    def publish(self, source: Path, base: BaseModel, provenance: Mapping[str, Any]) -> AdapterVersion:
+        """Check the PEFT folder `source` against its base and keep it as a version; raises InvalidAdapter.
+
+        Visible by one rename, brie.json written last; the same adapter published again is the version that is there.
+        """
+        adapter = read_adapter(source, base.linear_modules)
+        _check_base(source, base)
+        check_values(adapter)
+        digest = adapter_digest(adapter)
+        with staging_folder(self._tmp, "adapter") as staged:
+            built = staged / digest
+            built.mkdir()
+            for name in (_CONFIG, _WEIGHTS):
+                shutil.copyfile(source / name, built / name)
+            manifest = _manifest(built, digest, base, adapter, provenance)
+            (built / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+            publish_folder(built, self._folder / digest)
+        return self.open(digest)
+
+    def open(self, digest: str) -> AdapterVersion:
+        """A version that is there; raises NotFound."""
+        folder = self._folder / digest
+        if not _is_digest(digest) or not (folder / MANIFEST).is_file():
+            raise NotFound(
+                f"There is no adapter version {digest!r}.", param="version", code="adapter_version_not_found"
+            )
+        return AdapterVersion(digest, folder, read_json(folder / MANIFEST))
+
+    def verify(self, version: AdapterVersion, base: BaseModel) -> None:
+        """Read the version's files whole: unchanged since publishing, and of this base, or InvalidAdapter."""
+        if version.manifest["base"]["digest"] != base.digest:
+            raise InvalidAdapter(
+                f"Adapter version {version.digest[:12]} was trained on {version.manifest['base']['id']}, "
+                f"with other weights than {base.id} has here.",
+                param="model",
+                code="adapter_base_mismatch",
+            )
+        for name, entry in version.manifest["files"].items():
+            file = version.folder / name
+            if not file.is_file() or file_digest(file) != entry["sha256"]:
+                raise InvalidAdapter(
+                    f"{name} of adapter version {version.digest[:12]} is damaged on disk: it will not be served.",
+                    param="model",
+                    code="adapter_corrupt",
+                )
+
+    def remove(self, digest: str) -> None:
+        """Take a version away in one step; streams that already answer from it are not disturbed."""
+        if _is_digest(digest):
+            remove_folder(self._folder / digest, self._tmp)
+
+
+def adapter_digest(adapter: LoraAdapter) -> str:
+    """The version's name: sha256 over what decides its answers, tensors in name order."""
+    identity = {name: adapter.config.get(name) or None for name in _IDENTITY}
+    if isinstance(identity["target_modules"], list):
+        identity["target_modules"] = sorted(identity["target_modules"])
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
+    for tensor in sorted((t for m in adapter.modules for t in (m.a, m.b)), key=lambda tensor: tensor.name):
+        digest.update(json.dumps([tensor.name, tensor.dtype, tensor.shape]).encode())
+        digest.update(tensor.read_bytes())
+    return digest.hexdigest()
+
+
+def _manifest(
+    folder: Path, digest: str, base: BaseModel, adapter: LoraAdapter, provenance: Mapping[str, Any]
+) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "version": digest,
+        "created_at": int(time.time()),
+        "base": {"id": base.id, "digest": base.digest},
+        "lora": {name: adapter.config.get(name) for name in _IDENTITY},
+        "num_parameters": sum(m.rank * (m.a.shape[1] + m.b.shape[0]) for m in adapter.modules),
+        **provenance,
+        "files": {
+            name: {"bytes": (folder / name).stat().st_size, "sha256": file_digest(folder / name)}
+            for name in (_CONFIG, _WEIGHTS)
+        },
+    }
+
+
+def _check_base(source: Path, base: BaseModel) -> None:
+    """A folder that Brie published elsewhere says which base it belongs to; one from PEFT is judged by its shapes."""
+    manifest = source / MANIFEST
+    if manifest.is_file() and (digest := read_json(manifest).get("base", {}).get("digest")) != base.digest:
+        raise InvalidAdapter(
+            f"The adapter's brie.json names a base with weights {str(digest)[:12]}; "
+            f"those of {base.id} here are {base.digest[:12]}.",
+            code="adapter_base_mismatch",
+        )
+
+
+def _is_digest(text: str) -> bool:
+    return len(text) == 64 and not set(text) - set("0123456789abcdef")

@@ -1,0 +1,267 @@
+"""Jobs, their events and checkpoints as rows. It knows leases and fences, not what a job does.
+
+A worker's every write names the lease token it was given at its claim; a claim, a takeover and a cancellation each
+count the token up, so whoever lost the job breaks on the fence and can write nothing.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy import Row, Select, func, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from brie_core.errors import InvalidRequest, LeaseLost, NotFound
+from brie_core.identifiers import new_id
+from brie_core.store.aliases import point_alias
+from brie_core.store.database import Database, checkpoints, events, jobs
+from brie_core.store.jobs import (
+    ID_PREFIXES,
+    Checkpoint,
+    Event,
+    Job,
+    JobKind,
+    JobStatus,
+    Lease,
+    NewEvent,
+    is_final,
+    may_move,
+)
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewCheckpoint:
+    """A checkpoint about to be written; the name it answers under is written with it."""
+
+    step: int
+    model: str
+    version: str
+    metrics: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """All that a worker writes at once; None leaves a column as it is."""
+
+    events: Sequence[NewEvent] = ()
+    checkpoints: Sequence[NewCheckpoint] = ()
+    aliases: Mapping[str, str] | None = None
+    """Names to point at adapter versions."""
+    result: Mapping[str, Any] | None = None
+    """Merged into the job's result."""
+    status: JobStatus | None = None
+    error: Mapping[str, Any] | None = None
+    attempt: int | None = None
+    events_offset: int | None = None
+
+    def at(self, events_offset: int) -> "Change":
+        """The same change, with the place in the child's events up to which it goes."""
+        return replace(self, events_offset=events_offset)
+
+
+class JobStore:
+    """The jobs of one database."""
+
+    def __init__(self, database: Database, clock: Clock = time.time) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def create(
+        self, kind: JobKind, spec: Mapping[str, Any], status: JobStatus, created: Sequence[NewEvent]
+    ) -> Job:
+        """Write a new job with its first events."""
+        job_id = new_id(ID_PREFIXES[kind])
+        row = {"id": job_id, "kind": kind, "status": status, "spec": dict(spec), "result": {}, "attempt": 0}
+        row |= {"created_at": int(self._clock()), "events_offset": 0, "lease_token": 0, "lease_expires_at": 0.0}
+        async with self._database.write() as connection:
+            await connection.execute(insert(jobs).values(row))
+            await self._insert_events(connection, job_id, created)
+            return await _require(connection, job_id)
+
+    async def get(self, job_id: str, kind: JobKind | None = None) -> Job:
+        """One job; raises NotFound, also if it is of another kind."""
+        async with self._database.read() as connection:
+            job = await _require(connection, job_id)
+        if kind is not None and job.kind is not kind:
+            raise _no_such_job(job_id)
+        return job
+
+    async def list(
+        self, kind: JobKind, *, limit: int, after: str | None = None, metadata: Mapping[str, str] | None = None
+    ) -> list[Job]:
+        """Newest first, beginning behind the job `after`."""
+        query = select(jobs).where(jobs.c.kind == kind).order_by(jobs.c.id.desc())
+        if after is not None:
+            query = query.where(jobs.c.id < after)
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query if metadata else query.limit(limit))).all()
+        wanted = (metadata or {}).items()
+        return [job for job in map(_job, rows) if wanted <= (job.spec.get("metadata") or {}).items()][:limit]
+
+    async def list_active(self) -> Sequence[Job]:
+        """Every job that is not finished, oldest first."""
+        final = [status for status in JobStatus if is_final(status)]
+        async with self._database.read() as connection:
+            query = select(jobs).where(jobs.c.status.not_in(final)).order_by(jobs.c.id)
+            return [_job(row) for row in (await connection.execute(query)).all()]
+
+    async def cancel(self, job_id: str, kind: JobKind) -> Job:
+        """Cancel a job that is not finished; its worker finds itself fenced off. Raises NotFound or InvalidRequest."""
+        async with self._database.write() as connection:
+            job = await _require(connection, job_id)
+            if job.kind is not kind:
+                raise _no_such_job(job_id)
+            if not may_move(job.status, JobStatus.CANCELLED):
+                raise InvalidRequest(
+                    f"Job {job_id} is {job.status} and can no longer be cancelled.", code="job_already_finished"
+                )
+            values = {"status": JobStatus.CANCELLED, "finished_at": int(self._clock()), "lease_owner": None}
+            fence = {"lease_token": jobs.c.lease_token + 1}
+            await connection.execute(update(jobs).where(jobs.c.id == job_id).values(values | fence))
+            await self._insert_events(connection, job_id, [NewEvent(message="The job was cancelled")])
+            return await _require(connection, job_id)
+
+    async def claim(
+        self, owner: str, kind: JobKind, statuses: Iterable[JobStatus], ttl: float
+    ) -> tuple[Lease, Job] | None:
+        """Take the oldest free job of `kind` in one of `statuses`, for `ttl` seconds; one UPDATE decides."""
+        now = self._clock()
+        wanted = [status for status in statuses if not is_final(status)]
+        free = or_(jobs.c.lease_owner.is_(None), jobs.c.lease_expires_at < now)
+        oldest = select(jobs.c.id).where(jobs.c.kind == kind, jobs.c.status.in_(wanted), free)
+        first = oldest.order_by(jobs.c.id).limit(1).with_for_update(skip_locked=True).scalar_subquery()
+        values = {"lease_owner": owner, "lease_expires_at": now + ttl, "lease_token": jobs.c.lease_token + 1}
+        async with self._database.write() as connection:
+            claimed = update(jobs).where(jobs.c.id == first).values(values).returning(jobs)
+            row = (await connection.execute(claimed)).one_or_none()
+        return None if row is None else (Lease(row.id, owner, row.lease_token), _job(row))
+
+    async def renew(self, lease: Lease, ttl: float) -> None:
+        """Hold the job for `ttl` seconds more; raises LeaseLost."""
+        async with self._database.write() as connection:
+            renewed = update(jobs).where(*_fence(lease)).values(lease_expires_at=self._clock() + ttl)
+            if (await connection.execute(renewed)).rowcount != 1:
+                raise _lost(lease)
+
+    async def release(self, lease: Lease) -> None:
+        """Give the job back, for any worker to claim at once; no error if it was lost already."""
+        async with self._database.write() as connection:
+            values = {"lease_owner": None, "lease_expires_at": 0.0, "lease_token": jobs.c.lease_token + 1}
+            await connection.execute(update(jobs).where(*_fence(lease)).values(values))
+
+    async def write(self, lease: Lease, change: Change) -> Job:
+        """Write everything in `change` or, when the lease is lost, nothing; raises LeaseLost."""
+        async with self._database.write() as connection:
+            locked = select(jobs).where(*_fence(lease)).with_for_update()
+            row = (await connection.execute(locked)).one_or_none()
+            if row is None:
+                raise _lost(lease)
+            job = _job(row)
+            values = self._changed_columns(job, change)
+            if values:
+                await connection.execute(update(jobs).where(jobs.c.id == job.id).values(values))
+            await self._insert_checkpoints(connection, job.id, change.checkpoints)
+            for name, version in (change.aliases or {}).items():
+                await point_alias(connection, name, version, job.id, int(self._clock()))
+            await self._insert_events(connection, job.id, change.events)
+            return await _require(connection, job.id)
+
+    async def events(self, job_id: str, *, limit: int, after: str | None = None) -> Sequence[Event]:
+        """Newest first, beginning behind the event `after`."""
+        query = select(events).where(events.c.job_id == job_id).order_by(events.c.seq.desc()).limit(limit)
+        if after is not None:
+            bound = select(events.c.seq).where(events.c.id == after).scalar_subquery()
+            query = query.where(events.c.seq < bound)
+        async with self._database.read() as connection:
+            return [Event(**row._mapping) for row in (await connection.execute(query)).all()]
+
+    async def checkpoints(self, job_id: str, *, limit: int, after: str | None = None) -> Sequence[Checkpoint]:
+        """Newest first, beginning behind the checkpoint `after`."""
+        query = (
+            select(checkpoints).where(checkpoints.c.job_id == job_id).order_by(checkpoints.c.step.desc()).limit(limit)
+        )
+        if after is not None:
+            bound = select(checkpoints.c.step).where(checkpoints.c.id == after).scalar_subquery()
+            query = query.where(checkpoints.c.step < bound)
+        async with self._database.read() as connection:
+            return [Checkpoint(**row._mapping) for row in (await connection.execute(query)).all()]
+
+    def _changed_columns(self, job: Job, change: Change) -> dict[str, Any]:
+        plain = {"error": change.error, "attempt": change.attempt, "events_offset": change.events_offset}
+        values: dict[str, Any] = {name: value for name, value in plain.items() if value is not None}
+        if change.result is not None:
+            values["result"] = {**job.result, **change.result}
+        if change.status is None:
+            return values
+        if not may_move(job.status, change.status):
+            raise ValueError(f"a {job.status} job cannot become {change.status}")
+        values["status"] = change.status
+        if is_final(change.status):
+            values["finished_at"] = int(self._clock())
+        return values
+
+    async def _insert_events(self, connection: AsyncConnection, job_id: str, new: Sequence[NewEvent]) -> None:
+        last = (await connection.execute(_last_seq(job_id))).scalar_one()
+        for seq, event in enumerate(new, start=last + 1):
+            row = {"id": new_id("ftevent"), "job_id": job_id, "seq": seq, "created_at": int(self._clock())}
+            row |= {"level": event.level, "type": event.type, "message": event.message, "data": dict(event.data)}
+            await connection.execute(insert(events).values(row))
+
+    async def _insert_checkpoints(self, connection: AsyncConnection, job_id: str, new: Sequence[NewCheckpoint]) -> None:
+        for checkpoint in new:
+            now = int(self._clock())
+            known = select(checkpoints.c.id).where(
+                checkpoints.c.job_id == job_id, checkpoints.c.step == checkpoint.step
+            )
+            if (await connection.execute(known)).first() is None:
+                row = {"id": new_id("ftckpt"), "job_id": job_id, "step": checkpoint.step, "created_at": now}
+                row |= {"model": checkpoint.model, "version": checkpoint.version, "metrics": dict(checkpoint.metrics)}
+                await connection.execute(insert(checkpoints).values(row))
+            await point_alias(connection, checkpoint.model, checkpoint.version, job_id, now)
+
+
+def _fence(lease: Lease) -> tuple[Any, ...]:
+    final = [status for status in JobStatus if is_final(status)]
+    return (
+        jobs.c.id == lease.job_id,
+        jobs.c.lease_owner == lease.owner,
+        jobs.c.lease_token == lease.token,
+        jobs.c.status.not_in(final),
+    )
+
+
+def _last_seq(job_id: str) -> Select[tuple[int]]:
+    return select(func.coalesce(func.max(events.c.seq), 0)).where(events.c.job_id == job_id)
+
+
+async def _require(connection: AsyncConnection, job_id: str) -> Job:
+    row = (await connection.execute(select(jobs).where(jobs.c.id == job_id))).one_or_none()
+    if row is None:
+        raise _no_such_job(job_id)
+    return _job(row)
+
+
+def _job(row: Row[Any]) -> Job:
+    return Job(
+        id=row.id,
+        kind=JobKind(row.kind),
+        status=JobStatus(row.status),
+        spec=row.spec,
+        result=row.result,
+        error=row.error,
+        created_at=row.created_at,
+        finished_at=row.finished_at,
+        attempt=row.attempt,
+        events_offset=row.events_offset,
+    )
+
+
+def _no_such_job(job_id: str) -> NotFound:
+    return NotFound(f"There is no job {job_id!r}.", param="id", code="job_not_found")
+
+
+def _lost(lease: Lease) -> LeaseLost:
+    return LeaseLost(f"Job {lease.job_id} was cancelled, finished, or taken over by another worker.")

@@ -1,0 +1,120 @@
+"""What a job is and how it may move. Pure data: no database, no clock, no process."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+
+class JobKind(StrEnum):
+    """What a job makes."""
+
+    FINE_TUNE = "fine_tune"
+    EXPORT = "export"
+
+
+class JobStatus(StrEnum):
+    """OpenAI's statuses of a fine-tuning job, used for every kind."""
+
+    VALIDATING_FILES = "validating_files"
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+MOVES: Mapping[JobStatus, frozenset[JobStatus]] = {
+    JobStatus.VALIDATING_FILES: frozenset({JobStatus.QUEUED, JobStatus.FAILED, JobStatus.CANCELLED}),
+    JobStatus.QUEUED: frozenset({JobStatus.RUNNING, JobStatus.CANCELLED}),
+    JobStatus.RUNNING: frozenset({JobStatus.QUEUED, JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED}),
+    JobStatus.SUCCEEDED: frozenset(),
+    JobStatus.FAILED: frozenset(),
+    JobStatus.CANCELLED: frozenset(),
+}
+
+ID_PREFIXES = {JobKind.FINE_TUNE: "ftjob", JobKind.EXPORT: "export"}
+
+
+def may_move(source: JobStatus, target: JobStatus) -> bool:
+    """Whether the table allows this move."""
+    return target in MOVES[source]
+
+
+def sources_of(target: JobStatus) -> frozenset[JobStatus]:
+    """Every status from which `target` can be reached in one move."""
+    return frozenset(source for source, targets in MOVES.items() if target in targets)
+
+
+def is_final(status: JobStatus) -> bool:
+    """A job in such a status stays in it."""
+    return not MOVES[status]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One row of the jobs table."""
+
+    id: str
+    kind: JobKind
+    status: JobStatus
+    spec: Mapping[str, Any]
+    """What was asked for; never changes."""
+    result: Mapping[str, Any]
+    """What has come of it so far; grows."""
+    error: Mapping[str, Any] | None
+    created_at: int
+    finished_at: int | None
+    attempt: int
+    """How often a worker has taken the job up to run it."""
+    events_offset: int
+    """Bytes of the current attempt's events file that have become rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A worker's right to write to one job, until it expires or another takes it."""
+
+    job_id: str
+    owner: str
+    token: int
+    """Counts every claim of the job: the fence that a former owner's writes break on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewEvent:
+    """An event about to be written."""
+
+    message: str
+    level: Literal["info", "warn", "error"] = "info"
+    type: Literal["message", "metrics"] = "message"
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One row of the events table; `seq` runs from 1 without gaps within a job."""
+
+    id: str
+    job_id: str
+    seq: int
+    created_at: int
+    level: str
+    type: str
+    message: str
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """One row of the checkpoints table."""
+
+    id: str
+    job_id: str
+    step: int
+    model: str
+    """The name the checkpoint answers under."""
+    version: str
+    """Digest of its adapter version."""
+    metrics: Mapping[str, Any]
+    created_at: int

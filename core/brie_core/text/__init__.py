@@ -1,0 +1,1 @@
+"""Text to tokens and back: one tokenizer and one renderer for training, serving and export. It knows no weights."""

@@ -1,0 +1,92 @@
+"""A model's tokenizer with its chat template and stop tokens, read from a Hugging Face folder. It knows no weights.
+
+Only the Rust library `tokenizers` is used: the API and the converter start without transformers and torch.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer as FastTokenizer
+
+from brie_core.errors import BadConfiguration, InvalidRequest
+from brie_core.text.chat_template import ChatTemplate, Message
+from brie_core.weights.base_model import read_json
+
+
+class Tokenizer:
+    """Encode, decode, and render conversations as the model was taught them."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            self._fast = FastTokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception as error:  # tokenizers raises bare Exception for a missing or broken file
+            raise BadConfiguration(f"{folder / 'tokenizer.json'} cannot be read: {error}") from error
+        self._config = _optional_json(folder / "tokenizer_config.json")
+        self.chat_template = _chat_template(folder, self._config)
+        self.stop_ids = self._stop_ids(folder)
+        self.digest = hashlib.sha256(self._fast.to_str().encode()).hexdigest()
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids run from 0 to one below this."""
+        return self._fast.get_vocab_size()
+
+    @property
+    def template_digest(self) -> str | None:
+        """sha256 of the chat template's source; None for a model without one."""
+        return hashlib.sha256(self.chat_template.source.encode()).hexdigest() if self.chat_template else None
+
+    def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
+        """Token ids; rendered conversations carry their special tokens in the text already."""
+        ids: list[int] = self._fast.encode(text, add_special_tokens=add_special_tokens).ids
+        return ids
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Token ids, and for each the characters of `text` it covers, as (begin, end)."""
+        encoding = self._fast.encode(text, add_special_tokens=False)
+        return encoding.ids, encoding.offsets
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """Text; bytes that are no whole character come out as U+FFFD."""
+        text: str = self._fast.decode(list(ids), skip_special_tokens=skip_special_tokens)
+        return text
+
+    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+        """A conversation as text; raises InvalidRequest if the model has no template or the template refuses."""
+        if self.chat_template is None:
+            raise InvalidRequest(
+                "This model has no chat template, so it cannot hold a conversation: use /v1/completions.",
+                param="messages",
+            )
+        return self.chat_template.render(messages, add_generation_prompt=add_generation_prompt)
+
+    def _stop_ids(self, folder: Path) -> frozenset[int]:
+        """Every id that ends an answer: generation_config and config may list several, tokenizer_config names one."""
+        ids: set[int] = set()
+        for name in ("generation_config.json", "config.json"):
+            value = _optional_json(folder / name).get("eos_token_id")
+            ids.update(value if isinstance(value, list) else [] if value is None else [value])
+        eos = _token_text(self._config.get("eos_token"))
+        named = None if eos is None else self._fast.token_to_id(eos)
+        return frozenset(ids if named is None else ids | {named})
+
+
+def _chat_template(folder: Path, config: Mapping[str, Any]) -> ChatTemplate | None:
+    file = folder / "chat_template.jinja"
+    source = file.read_text() if file.is_file() else config.get("chat_template")
+    if isinstance(source, list):
+        source = next((entry["template"] for entry in source if entry["name"] == "default"), None)
+    names = ("bos_token", "eos_token", "pad_token", "unk_token")
+    special = {name: text for name in names if (text := _token_text(config.get(name)))}
+    return ChatTemplate(source, special) if source else None
+
+
+def _token_text(value: Any) -> str | None:
+    text = value.get("content") if isinstance(value, dict) else value
+    return text if isinstance(text, str) else None
+
+
+def _optional_json(file: Path) -> dict[str, Any]:
+    return read_json(file) if file.is_file() else {}

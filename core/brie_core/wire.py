@@ -1,0 +1,100 @@
+"""The JSON of Brie's own resources, which server and client share. OpenAI's own objects live in the server's schema."""
+
+from collections.abc import Sequence
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+T = TypeVar("T")
+
+
+class Wire(BaseModel):
+    """What goes over the wire: unknown fields are kept by readers, so that old clients read new servers."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
+
+
+class Resource(Wire):
+    """Anything with an id that a list may hold."""
+
+    id: str
+
+
+class Page(Wire, Generic[T]):
+    """OpenAI's list envelope."""
+
+    object: Literal["list"] = "list"
+    data: list[T]
+    has_more: bool = False
+    first_id: str | None = None
+    last_id: str | None = None
+
+
+L = TypeVar("L", bound=Resource)
+
+
+def page_of(items: Sequence[L], limit: int | None = None) -> Page[L]:
+    """The first `limit` of `items` as a page; ask the store for one more than `limit`, and `has_more` comes right."""
+    data = list(items if limit is None else items[:limit])
+    return Page(
+        data=data,
+        has_more=len(items) > len(data),
+        first_id=data[0].id if data else None,
+        last_id=data[-1].id if data else None,
+    )
+
+
+class Deleted(Wire):
+    """What a DELETE answers."""
+
+    id: str
+    object: str
+    deleted: bool = True
+
+
+class AdapterObject(Resource):
+    """A name that answers from an adapter version."""
+
+    object: Literal["adapter"] = "adapter"
+    created_at: int
+    version: str
+    """Digest of the adapter version."""
+    base_model: str
+    job_id: str | None = None
+    manifest: dict[str, Any]
+    """The version's brie.json."""
+
+
+class ExportedFile(Wire):
+    """A file that an export wrote."""
+
+    filename: str
+    bytes: int
+    sha256: str
+
+
+class ExportError(Wire):
+    """Why an export failed."""
+
+    code: str
+    message: str
+    param: str | None = None
+
+
+class ExportObject(Resource):
+    """An export job."""
+
+    object: Literal["export"] = "export"
+    created_at: int
+    finished_at: int | None = None
+    status: str
+    model: str
+    version: str | None = None
+    """Digest of the adapter version that is exported; None for the base model."""
+    quantization: str
+    progress: float = 0.0
+    """From 0 to 1."""
+    message: str | None = None
+    """What the export is doing, in words."""
+    files: list[ExportedFile]
+    error: ExportError | None = None

@@ -1,0 +1,42 @@
+"""The database: the migration makes exactly the tables the code uses, and refuses what it does not know."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from brie_core.errors import BadConfiguration
+from brie_core.settings import Settings
+from brie_core.store.database import Database, metadata, open_database
+from sqlalchemy import inspect
+
+
+async def test_the_migration_makes_the_tables_that_the_code_declares(database: Database) -> None:
+    async with database.read() as connection:
+        columns = await connection.run_sync(
+            lambda sync: {
+                table: {column["name"] for column in inspect(sync).get_columns(table)}
+                for table in inspect(sync).get_table_names()
+            }
+        )
+    columns.pop("alembic_version")
+    assert columns == {name: set(table.columns.keys()) for name, table in metadata.tables.items()}
+
+
+async def test_opening_twice_changes_nothing(tmp_path: Path) -> None:
+    for _ in range(2):
+        await (await open_database(Settings(home=tmp_path))).aclose()
+
+
+async def test_a_database_of_a_newer_brie_is_refused(tmp_path: Path) -> None:
+    await (await open_database(Settings(home=tmp_path))).aclose()
+    with sqlite3.connect(tmp_path / "brie.sqlite3") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    with pytest.raises(BadConfiguration, match="newer Brie"):
+        await open_database(Settings(home=tmp_path))
+
+
+async def test_sqlite_keeps_what_was_committed(database: Database) -> None:
+    async with database.read() as connection:
+        assert (await connection.exec_driver_sql("PRAGMA journal_mode")).scalar_one() == "wal"
+        assert (await connection.exec_driver_sql("PRAGMA synchronous")).scalar_one() == 2
