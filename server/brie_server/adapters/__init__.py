@@ -1,0 +1,1 @@
+"""Which adapters exist and which are on the device. It knows names, versions and the engine; no HTTP and no text."""

@@ -1,0 +1,104 @@
+"""POST /v1/chat/completions. It knows the wire and the generator, not how answers are made."""
+
+import time
+from collections.abc import AsyncIterator
+
+from brie_core.errors import EngineFailure
+from litestar import Response, post
+from litestar.params import JSONBody
+from litestar.response import Stream
+
+from brie_server.api.answers import answer_headers, sampling_of, usage_of, wants_usage
+from brie_server.api.services import Given, Services
+from brie_server.api.streaming import event_stream
+from brie_server.generation.generator import Answer, Piece, TextRequest
+from brie_server.schema.chat import (
+    AnswerMessage,
+    ChatChoice,
+    ChatChunk,
+    ChatCompletion,
+    ChatMessage,
+    ChatRequest,
+    ChunkChoice,
+    Delta,
+)
+from brie_server.schema.common import Usage
+
+
+@post("/chat/completions", status_code=200, operation_id="createChatCompletion")
+async def create_chat_completion(data: JSONBody[ChatRequest], services: Given) -> Response[ChatCompletion] | Stream:
+    """Answer a conversation, whole or as a stream."""
+    services.unknown_fields.note(data)
+    answer = await services.generator.begin(_text_request(data, services))
+    if data.stream:
+        return event_stream(_chunks(answer, data, services), answer_headers(answer))
+    return Response(await _whole(answer, data, services), headers=answer_headers(answer))
+
+
+def _text_request(body: ChatRequest, services: Services) -> TextRequest:
+    return TextRequest(
+        model=body.model,
+        prompt_ids=services.generator.chat_prompt([_message(message) for message in body.messages]),
+        max_tokens=body.limit,
+        stop=body.stop or (),
+        sampling=sampling_of(body),
+    )
+
+
+def _message(message: ChatMessage) -> dict[str, str]:
+    """OpenAI's newer name for the system role is unknown to most templates."""
+    role = "system" if message.role == "developer" else message.role
+    return {"role": role, "content": message.content}
+
+
+async def _whole(answer: Answer, body: ChatRequest, services: Services) -> ChatCompletion:
+    pieces = [piece async for piece in answer.pieces]
+    last = pieces[-1]
+    if last.finish is None:
+        raise EngineFailure("The answer ended without a reason.")
+    message = AnswerMessage(content="".join(piece.text for piece in pieces))
+    return ChatCompletion(
+        id=f"chatcmpl-{answer.id}",
+        created=int(time.time()),
+        model=body.model,
+        choices=[ChatChoice(message=message, finish_reason=last.finish)],
+        usage=usage_of(answer, last),
+        system_fingerprint=services.fingerprint(answer.version),
+    )
+
+
+async def _chunks(answer: Answer, body: ChatRequest, services: Services) -> AsyncIterator[ChatChunk]:
+    """The role first, then text as it comes, then the reason it ended, then usage if asked for."""
+    envelope = _Envelope(answer, body, services)
+    yield envelope.chunk(Delta(role="assistant", content=""))
+    last = Piece("", 0)
+    async for last in answer.pieces:
+        if last.text:
+            yield envelope.chunk(Delta(content=last.text))
+    yield envelope.chunk(Delta(), finish=last.finish)
+    if wants_usage(body):
+        yield envelope.usage(usage_of(answer, last))
+
+
+class _Envelope:
+    """The parts that all chunks of one answer share."""
+
+    def __init__(self, answer: Answer, body: ChatRequest, services: Services) -> None:
+        self._common = ChatChunk(
+            id=f"chatcmpl-{answer.id}",
+            object="chat.completion.chunk",
+            created=int(time.time()),
+            model=body.model,
+            choices=[],
+            system_fingerprint=services.fingerprint(answer.version),
+            **({"usage": None} if wants_usage(body) else {}),
+        )
+
+    def chunk(self, delta: Delta, finish: str | None = None) -> ChatChunk:
+        """One chunk of text."""
+        choice = ChunkChoice(index=0, delta=delta, logprobs=None, finish_reason=finish)
+        return self._common.model_copy(update={"choices": [choice]})
+
+    def usage(self, usage: Usage) -> ChatChunk:
+        """The last chunk, without choices."""
+        return self._common.model_copy(update={"usage": usage})

@@ -1,0 +1,62 @@
+"""vLLM's /v1/load_lora_adapter and /v1/unload_lora_adapter: import a PEFT folder under a name, drop a name."""
+
+import asyncio
+from pathlib import Path
+
+from brie_core.errors import InvalidAdapter, InvalidRequest, NotFound
+from brie_core.settings import Settings
+from litestar import post
+from litestar.enums import MediaType
+from litestar.params import JSONBody
+
+from brie_server.api.models import check_free_name, remove_name
+from brie_server.api.services import Given, Services
+from brie_server.schema.resources import LoadAdapter, UnloadAdapter
+
+
+@post("/load_lora_adapter", status_code=200, media_type=MediaType.TEXT, operation_id="loadLoraAdapter")
+async def load_lora_adapter(data: JSONBody[LoadAdapter], services: Given) -> str:
+    """Import the folder into the store as a version, and point the name at it."""
+    check_free_name(data.lora_name, services, param="lora_name")
+    known = await _version_of(data.lora_name, services)
+    if known is not None and not data.load_inplace:
+        raise InvalidRequest(
+            f"The LoRA adapter {data.lora_name!r} has already been loaded: set load_inplace to replace it.",
+            param="lora_name",
+            code="adapter_exists",
+        )
+    folder = _allowed_folder(Path(data.lora_path), services.settings)
+    source = {"source": {"kind": "import", "folder": folder.name}}
+    version = await asyncio.to_thread(services.adapters.publish, folder, services.base, source)
+    await services.aliases.move(data.lora_name, version.digest, expected=known)
+    return f"Success: LoRA adapter '{data.lora_name}' added successfully."
+
+
+@post("/unload_lora_adapter", status_code=200, media_type=MediaType.TEXT, operation_id="unloadLoraAdapter")
+async def unload_lora_adapter(data: JSONBody[UnloadAdapter], services: Given) -> str:
+    """Drop the name; requests that already answer from it run to their end."""
+    await remove_name(data.lora_name, services)
+    return f"Success: LoRA adapter '{data.lora_name}' removed successfully."
+
+
+async def _version_of(name: str, services: Services) -> str | None:
+    try:
+        return (await services.aliases.get(name)).version
+    except NotFound:
+        return None
+
+
+def _allowed_folder(path: Path, settings: Settings) -> Path:
+    """The folder, links resolved, inside BRIE_HOME or a root that the operator named."""
+    folder = path.expanduser().resolve()
+    roots = [root.resolve() for root in (settings.home, *settings.adapter_roots)]
+    if not any(folder.is_relative_to(root) for root in roots):
+        raise InvalidAdapter(
+            "Adapters are imported from BRIE_HOME and BRIE_ADAPTER_ROOTS only: copy the folder there, or add its "
+            "parent to BRIE_ADAPTER_ROOTS and restart.",
+            param="lora_path",
+            code="adapter_path_forbidden",
+        )
+    if not folder.is_dir():
+        raise NotFound(f"There is no folder {path}.", param="lora_path", code="adapter_path_not_found")
+    return folder

@@ -1,0 +1,36 @@
+"""What the routes are given: the stores, the base model and the generator. It knows no route."""
+
+from dataclasses import dataclass
+
+from brie_core.settings import Settings
+from brie_core.store.adapters import AdapterStore
+from brie_core.store.aliases import AliasStore
+from brie_core.store.files import FileStore
+from brie_core.store.job_store import JobStore
+from brie_core.weights.base_model import BaseModel
+from litestar.di import NamedDependency
+
+from brie_server.api.requests import UnknownFields
+from brie_server.generation.generator import Generator
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """One running server's parts."""
+
+    settings: Settings
+    base: BaseModel
+    started_at: int
+    jobs: JobStore
+    files: FileStore
+    aliases: AliasStore
+    adapters: AdapterStore
+    generator: Generator
+    unknown_fields: UnknownFields
+
+    def fingerprint(self, version: str | None) -> str:
+        """OpenAI's system_fingerprint: the base's weights, and the adapter version if one answered."""
+        return f"brie-{self.base.digest[:12]}" + (f"-{version[:12]}" if version else "")
+
+
+Given = NamedDependency[Services]

@@ -1,0 +1,115 @@
+"""Wires the parts into one Litestar application: the only place that does."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from brie_core import __version__
+from brie_core.settings import Settings
+from brie_core.store.adapters import AdapterStore
+from brie_core.store.aliases import AliasStore
+from brie_core.store.database import Database, open_database
+from brie_core.store.files import FileStore
+from brie_core.store.job_store import JobStore
+from brie_core.text.tokenizer import Tokenizer
+from brie_core.weights.base_model import BaseModel
+from litestar import Litestar, Router
+from litestar.datastructures import State
+from litestar.di import Provide
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import ScalarRenderPlugin
+
+from brie_server.adapters.residency import Residency
+from brie_server.api import chat, completions, exports, files, fine_tuning, health, lora, models
+from brie_server.api.errors import EXCEPTION_HANDLERS
+from brie_server.api.requests import JsonRequest, KeyGuard, UnknownFields
+from brie_server.api.services import Services
+from brie_server.engine.base import Engine
+from brie_server.engine.factory import create_engine
+from brie_server.generation.generator import Generator
+
+EngineFactory = Callable[[Settings, BaseModel], Engine]
+MAX_BODY = 16 * 2**20
+
+
+def create_app(settings: Settings, base: BaseModel, engine_factory: EngineFactory = create_engine) -> Litestar:
+    """The application; its stores are open and its engine loaded once its lifespan has begun."""
+    return Litestar(
+        route_handlers=[Router("/v1", route_handlers=_V1), health.live, health.ready],
+        dependencies={"services": Provide(_services, sync_to_thread=False)},
+        exception_handlers=EXCEPTION_HANDLERS,
+        guards=[KeyGuard(settings.api_keys)],
+        lifespan=[lambda app: _running(app, settings, base, engine_factory)],
+        request_class=JsonRequest,
+        request_max_body_size=MAX_BODY,
+        openapi_config=OpenAPIConfig(
+            title="Brie", version=__version__, path="/docs", render_plugins=[ScalarRenderPlugin(path="/")]
+        ),
+        logging_config=None,
+    )
+
+
+_V1 = [
+    chat.create_chat_completion,
+    completions.create_completion,
+    models.list_models,
+    models.retrieve_model,
+    models.delete_model,
+    models.list_adapters,
+    models.retrieve_adapter,
+    models.point_adapter,
+    models.delete_adapter,
+    lora.load_lora_adapter,
+    lora.unload_lora_adapter,
+    files.create_file,
+    files.list_files,
+    files.retrieve_file,
+    files.download_file,
+    files.delete_file,
+    fine_tuning.create_job,
+    fine_tuning.list_jobs,
+    fine_tuning.retrieve_job,
+    fine_tuning.cancel_job,
+    fine_tuning.list_events,
+    fine_tuning.list_checkpoints,
+    exports.create_export,
+    exports.list_exports,
+    exports.retrieve_export,
+    exports.cancel_export,
+    exports.download_export,
+]
+
+
+def _services(state: State) -> Services:
+    services: Services = state["services"]
+    return services
+
+
+@asynccontextmanager
+async def _running(app: Litestar, settings: Settings, base: BaseModel, factory: EngineFactory) -> AsyncIterator[None]:
+    """Open the stores, load the engine, and close both again; the port is bound only once all of it is there."""
+    (settings.home / "tmp").mkdir(parents=True, exist_ok=True)
+    async with AsyncExitStack() as stack:
+        database = await open_database(settings)
+        stack.push_async_callback(database.aclose)
+        engine = await asyncio.to_thread(factory, settings, base)
+        stack.push_async_callback(engine.aclose)
+        app.state["services"] = _wire(settings, base, database, engine)
+        yield
+
+
+def _wire(settings: Settings, base: BaseModel, database: Database, engine: Engine) -> Services:
+    aliases, adapters = AliasStore(database), AdapterStore(settings.home)
+    residency = Residency(engine, base, aliases, adapters)
+    return Services(
+        settings=settings,
+        base=base,
+        started_at=int(time.time()),
+        jobs=JobStore(database),
+        files=FileStore(database, settings.home),
+        aliases=aliases,
+        adapters=adapters,
+        generator=Generator(engine, Tokenizer(base.folder), residency),
+        unknown_fields=UnknownFields(),
+    )

@@ -1,0 +1,133 @@
+"""One request from name and text to pieces of text. It knows engines, adapters and tokenizers; no HTTP, no schema."""
+
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from brie_core.errors import ContextLengthExceeded, InvalidRequest
+from brie_core.text.chat_template import Message
+from brie_core.text.tokenizer import Tokenizer
+
+from brie_server.adapters.residency import Residency, Stay
+from brie_server.engine.base import Engine, FinishReason, Prompt, Sampling, Token
+from brie_server.generation.detokenizer import Detokenizer
+from brie_server.generation.stopping import StopStrings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextRequest:
+    """What to continue, by which model, and how."""
+
+    model: str
+    prompt_ids: Sequence[int]
+    max_tokens: int | None
+    """None generates until the model stops or its context is full."""
+    stop: Sequence[str]
+    sampling: Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Text that became certain, and the count of tokens generated so far; the last piece says why the answer ended."""
+
+    text: str
+    completion_tokens: int
+    finish: FinishReason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer that has begun: its first token is there."""
+
+    id: str
+    prompt_tokens: int
+    version: str | None
+    """Digest of the adapter version that answers; None is the base model."""
+    pieces: AsyncIterator[Piece]
+
+
+class Generator:
+    """Answers text requests from one engine."""
+
+    def __init__(self, engine: Engine, tokenizer: Tokenizer, residency: Residency) -> None:
+        self._engine = engine
+        self._tokenizer = tokenizer
+        self._residency = residency
+
+    def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
+        """The conversation as the model reads it, ready for the assistant's turn."""
+        return self._tokenizer.encode(self._tokenizer.render(messages, add_generation_prompt=True))
+
+    def text_prompt(self, text: str) -> list[int]:
+        """Plain text to continue, with whatever the tokenizer puts before a text."""
+        return self._tokenizer.encode(text, add_special_tokens=True)
+
+    async def begin(self, request: TextRequest) -> Answer:
+        """Start answering; returns once the first token is there, so that every refusal comes before the first byte.
+
+        Raises NotFound for an unknown model, ContextLengthExceeded, Overloaded, InvalidAdapter.
+        """
+        stay = await self._residency.enter(request.model)
+        try:
+            prompt = self._prompt(request, stay.version)
+        except BaseException:
+            stay.leave()
+            raise
+        pieces = self._pieces(prompt, request.stop, stay)
+        first = await anext(pieces)
+        answer_id = secrets.token_hex(12)
+        return Answer(answer_id, len(prompt.token_ids), stay.version, _chain(first, pieces))
+
+    def _prompt(self, request: TextRequest, version: str | None) -> Prompt:
+        context = self._engine.info().context_length
+        length = len(request.prompt_ids)
+        if length == 0:
+            raise InvalidRequest("The prompt is empty: give at least one token.", param="prompt")
+        room = context - length
+        if room < 1 or (request.max_tokens or 1) > room:
+            raise ContextLengthExceeded(
+                f"This model's context is {context} tokens; the prompt has {length} and {request.max_tokens or 1} were "
+                "asked for. Shorten the messages or ask for fewer tokens.",
+                param="messages",
+            )
+        return Prompt(
+            token_ids=tuple(request.prompt_ids),
+            max_tokens=request.max_tokens or room,
+            stop_ids=self._tokenizer.stop_ids,
+            sampling=request.sampling,
+            adapter=version,
+        )
+
+    async def _pieces(self, prompt: Prompt, stops: Sequence[str], stay: Stay) -> AsyncIterator[Piece]:
+        """Leaving this generator, in whatever way, aborts the request and lets its adapter go."""
+        detokenizer, stop_strings, count = Detokenizer(self._tokenizer.decode), StopStrings(stops), 0
+        try:
+            async with aclosing(self._engine.generate(prompt)) as tokens:
+                async for token in tokens:
+                    count += 1
+                    text = _text_of(token, detokenizer)
+                    shown, stopped = stop_strings.add(text)
+                    if stopped:
+                        yield Piece(shown, count, FinishReason.STOP)
+                        return
+                    if token.finish is not None:
+                        yield Piece(shown + stop_strings.flush(), count, token.finish)
+                        return
+                    yield Piece(shown, count)
+        finally:
+            stay.leave()
+
+
+def _text_of(token: Token, detokenizer: Detokenizer) -> str:
+    """The stop token itself is not part of the text; decoding drops it because it is special or because it is last."""
+    if token.finish is FinishReason.STOP:
+        return detokenizer.flush()
+    text = detokenizer.add(token.id)
+    return text + detokenizer.flush() if token.finish else text
+
+
+async def _chain(first: Piece, rest: AsyncIterator[Piece]) -> AsyncIterator[Piece]:
+    yield first
+    async for piece in rest:
+        yield piece

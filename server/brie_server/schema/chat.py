@@ -1,0 +1,160 @@
+"""/v1/chat/completions on the wire."""
+
+from typing import Annotated, Any, Literal
+
+from brie_core.wire import Wire
+from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, model_validator
+
+from brie_server.schema.common import (
+    Body,
+    Ignored,
+    Name,
+    Probability,
+    Refused,
+    Seed,
+    Stop,
+    StreamOptions,
+    Temperature,
+    TokenCount,
+    Usage,
+)
+
+
+def _text(content: Any) -> Any:
+    """Content as one string: OpenAI allows a string or a list of parts, of which Brie reads those of type text."""
+    if not isinstance(content, list):
+        return content
+    texts = []
+    for number, part in enumerate(content):
+        if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+            kind = part.get("type") if isinstance(part, dict) else type(part).__name__
+            raise ValueError(f"part {number} is {kind!r}; this model reads only parts of type 'text'")
+        texts.append(part["text"])
+    return "".join(texts)
+
+
+def _only_text(response_format: dict[str, Any] | None) -> dict[str, Any] | None:
+    if response_format is not None and response_format.get("type") != "text":
+        raise ValueError("only the type 'text' is supported yet; leave it out")
+    return response_format
+
+
+class ChatMessage(Body):
+    """One turn of the conversation."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Annotated[str, BeforeValidator(_text)]
+    name: Ignored = None
+    tool_calls: Refused = None
+    function_call: Refused = None
+    refusal: Ignored = None
+    audio: Refused = None
+
+
+class ChatRequest(Body):
+    """The body of a chat completion."""
+
+    model: Name
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=4096)]
+    stream: StrictBool | None = None
+    stream_options: StreamOptions | None = None
+    temperature: Temperature | None = None
+    top_p: Probability | None = None
+    seed: Seed | None = None
+    stop: Stop | None = None
+    max_tokens: TokenCount | None = None
+    max_completion_tokens: TokenCount | None = None
+    n: Literal[1] | None = None
+
+    audio: Refused = None
+    frequency_penalty: Refused = None
+    function_call: Refused = None
+    functions: Refused = None
+    logit_bias: Refused = None
+    logprobs: Refused = None
+    modalities: Annotated[list[Literal["text"]] | None, Field()] = None
+    prediction: Refused = None
+    presence_penalty: Refused = None
+    reasoning_effort: Refused = None
+    response_format: Annotated[dict[str, Any] | None, AfterValidator(_only_text)] = None
+    tool_choice: Literal["none", "auto"] | None = None
+    tools: Refused = None
+    top_logprobs: Refused = None
+    web_search_options: Refused = None
+
+    metadata: Ignored = None
+    parallel_tool_calls: Ignored = None
+    prompt_cache_key: Ignored = None
+    safety_identifier: Ignored = None
+    service_tier: Ignored = None
+    store: Ignored = None
+    user: Ignored = None
+    verbosity: Ignored = None
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> "ChatRequest":
+        if self.max_tokens and self.max_completion_tokens and self.max_tokens != self.max_completion_tokens:
+            raise ValueError("max_tokens and max_completion_tokens differ: give max_completion_tokens alone")
+        return self
+
+    @property
+    def limit(self) -> int | None:
+        """The most tokens to generate."""
+        return self.max_completion_tokens or self.max_tokens
+
+
+class AnswerMessage(Wire):
+    """The assistant's turn."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str
+    refusal: None = None
+
+
+class ChatChoice(Wire):
+    """One answer."""
+
+    index: int = 0
+    message: AnswerMessage
+    logprobs: None = None
+    finish_reason: str
+
+
+class ChatCompletion(Wire):
+    """A whole answer."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage
+    system_fingerprint: str
+
+
+class Delta(Wire):
+    """What a chunk adds; what is not set is not sent."""
+
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+
+
+class ChunkChoice(Wire):
+    """One answer's part of a chunk."""
+
+    index: int
+    delta: Delta
+    logprobs: None
+    finish_reason: str | None
+
+
+class ChatChunk(Wire):
+    """A part of a streamed answer; `usage` is sent only where it was asked for."""
+
+    id: str
+    object: Literal["chat.completion.chunk"]
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    system_fingerprint: str
+    usage: Usage | None = None

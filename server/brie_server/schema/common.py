@@ -1,0 +1,56 @@
+"""What several requests share: bounded numbers, stop strings, usage, and fields that are known but refused."""
+
+from typing import Annotated, Any
+
+from brie_core.wire import Wire
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StringConstraints
+
+
+class Body(BaseModel):
+    """A request body: unknown fields are accepted (and logged once), as OpenAI's own clients expect."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+
+
+class StrictBody(BaseModel):
+    """A body of Brie's own: a misspelt field is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+
+
+def _refuse(value: Any) -> Any:
+    if value not in (None, False, 0, "", [], {}):
+        raise ValueError("this server does not support it yet; leave it out")
+    return value
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Refused = Annotated[Any, AfterValidator(_refuse), Field(description="Known, and refused unless neutral.")]
+Ignored = Annotated[Any, Field(description="Accepted and ignored.")]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+Temperature = Annotated[float, Field(ge=0, le=2)]
+Probability = Annotated[float, Field(gt=0, le=1)]
+TokenCount = Annotated[int, Field(ge=1, le=2**31 - 1, strict=True)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63, strict=True)]
+Stop = Annotated[
+    list[Annotated[str, StringConstraints(min_length=1, max_length=1024)]],
+    BeforeValidator(_as_list),
+    Field(max_length=16),
+]
+
+
+class StreamOptions(Body):
+    """Options of a stream."""
+
+    include_usage: StrictBool = False
+
+
+class Usage(Wire):
+    """Tokens of one request."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int

@@ -1,0 +1,78 @@
+"""Models, files, and the bodies of Brie's own routes on the wire."""
+
+from typing import Annotated, Literal
+
+from brie_core.wire import Resource, Wire
+from pydantic import Field, StringConstraints
+
+from brie_server.schema.common import Body, Name, StrictBody
+
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class ErrorDetail(Wire):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(Wire):
+    """OpenAI's error envelope."""
+
+    error: ErrorDetail
+
+
+class ModelObject(Resource):
+    """A name that can be asked."""
+
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: Literal["brie"] = "brie"
+    root: str
+    """What answers: the base's name, or the digest of the adapter version."""
+    parent: str | None = None
+    """The base model of an adapter."""
+
+
+class FileObject(Resource):
+    """An uploaded or produced file."""
+
+    object: Literal["file"] = "file"
+    bytes: int
+    created_at: int
+    filename: str
+    purpose: str
+    status: Literal["processed"] = "processed"
+    status_details: str | None = None
+    expires_at: int | None = None
+
+
+class LoadAdapter(Body):
+    """vLLM's body: name a PEFT folder."""
+
+    lora_name: Name
+    lora_path: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+    load_inplace: bool = False
+
+
+class UnloadAdapter(Body):
+    """vLLM's body: drop a name."""
+
+    lora_name: Name
+
+
+class PointAdapter(StrictBody):
+    """Point a name at a version, if it still points where the caller thinks."""
+
+    version: Digest
+    expected_version: Digest | None = None
+
+
+class CreateExport(StrictBody):
+    """Ask for a file of a model."""
+
+    model: Name
+    quantization: Annotated[str, Field(min_length=1, max_length=32)] = "f16"
