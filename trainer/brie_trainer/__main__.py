@@ -1,0 +1,62 @@
+"""`python -m brie_trainer`: settings, base model, worker. It knows how to start a worker, not what it does."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+
+from brie_core.durable import sweep
+from brie_core.errors import BrieError
+from brie_core.lifeline import die_with_parent
+from brie_core.settings import Settings
+from brie_core.store.adapters import AdapterStore
+from brie_core.store.database import open_database
+from brie_core.store.files import FileStore
+from brie_core.store.job_store import JobStore
+from brie_core.weights.base_model import BaseModel
+from brie_core.weights.resolve import quiet_hub, resolve_base_model
+
+from brie_trainer.export import ExportKind
+from brie_trainer.fine_tune import FineTuneKind
+from brie_trainer.worker import Worker
+
+_DAY = 24 * 3600
+
+
+def main() -> None:
+    """Work until told to stop; a setting or model that cannot be used ends the process with one line and status 2."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    if "--supervised" in sys.argv:
+        die_with_parent()
+    quiet_hub(os.environ)
+    try:
+        settings = Settings.from_environment(os.environ)
+        base = resolve_base_model(settings)
+    except BrieError as error:
+        sys.stderr.write(f"brie: {error.message}\n")
+        sys.exit(2)
+    asyncio.run(_work(settings, base))
+
+
+async def _work(settings: Settings, base: BaseModel) -> None:
+    sweep(settings.home / "tmp", older_than=time.time() - _DAY)
+    database = await open_database(settings)
+    files, adapters = FileStore(database, settings.home), AdapterStore(settings.home)
+    fine_tune = FineTuneKind(settings, base, files, adapters)
+    worker = Worker(settings, JobStore(database), fine_tune, ExportKind(settings, base, adapters))
+    working = asyncio.create_task(worker.run())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, working.cancel)
+    try:
+        await working
+    except asyncio.CancelledError:
+        logging.getLogger("brie.worker").info("stopped")
+    finally:
+        await database.aclose()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""Export jobs as a worker sees them: an adapter version and its base in, a verified file out. It converts nothing."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from brie_core.settings import Settings
+from brie_core.store.adapters import AdapterStore
+from brie_core.store.job_store import Change
+from brie_core.store.jobs import Job, JobStatus, NewEvent
+from brie_core.weights.base_model import BaseModel
+
+from brie_trainer.kind import check_base, failure
+
+
+class ExportKind:
+    """Export jobs: an adapter version and its base in, a verified file out."""
+
+    module = "brie_convert.run"
+
+    def __init__(self, settings: Settings, base: BaseModel, adapters: AdapterStore) -> None:
+        self._settings = settings
+        self._base = base
+        self._adapters = adapters
+
+    async def prepare(self, job: Job, folder: Path) -> None:
+        """Write job.json, after reading the adapter version whole."""
+        check_base(job, self._base)
+        adapter = None
+        if job.spec["version"] is not None:
+            version = self._adapters.open(job.spec["version"])
+            await asyncio.to_thread(self._adapters.verify, version, self._base)
+            adapter = {"version": version.digest, "folder": str(version.folder)}
+        contract = {
+            "model": job.spec["model"],
+            "base": {"id": self._base.id, "folder": str(self._base.folder), "digest": self._base.digest},
+            "adapter": adapter,
+            "quantization": job.spec["quantization"],
+            "output": str(self._settings.home / "exports" / job.id),
+        }
+        (folder / "job.json").write_text(json.dumps(contract, indent=2))
+
+    async def change(self, job: Job, folder: Path, event: Mapping[str, Any]) -> Change:
+        """Progress and result go into the row; the files are in their place already."""
+        match event["type"]:
+            case "progress":
+                message = NewEvent(message=event["message"])
+                return Change(events=[message], result={"progress": event["fraction"], "message": event["message"]})
+            case "result":
+                return Change(
+                    result={"files": event["files"], "manifest": event["manifest"], "progress": 1.0, "message": None},
+                    events=[NewEvent(message="The export has successfully completed")],
+                    status=JobStatus.SUCCEEDED,
+                )
+            case _:
+                return failure(event)

@@ -1,0 +1,199 @@
+"""Claims jobs, runs their children, turns their events into rows. It knows leases and processes; no torch, no HTTP.
+
+Three loops side by side: one validates new fine-tuning jobs (so that a bad file is told at once, however long the
+queue), one trains, one exports. Whoever loses a lease, by takeover or cancellation, kills its child and writes nothing.
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+import shutil
+import socket
+from collections.abc import Coroutine, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from brie_core.errors import BrieError, LeaseLost
+from brie_core.settings import Settings
+from brie_core.store.job_store import Change, JobStore
+from brie_core.store.jobs import Job, JobKind, JobStatus, Lease, NewEvent, is_final
+from sqlalchemy.exc import DBAPIError
+
+from brie_trainer.child import Child
+from brie_trainer.dataset import FileParam, read_conversations
+from brie_trainer.event_log import read_lines
+from brie_trainer.export import ExportKind
+from brie_trainer.fine_tune import FineTuneKind
+from brie_trainer.kind import Kind, failure
+
+logger = logging.getLogger("brie.worker")
+_MAX_CRASHES = 3
+_POLL_SECONDS = 0.3
+_RUNNABLE = (JobStatus.QUEUED, JobStatus.RUNNING)
+
+
+class Worker:
+    """One worker process's work."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        jobs: JobStore,
+        fine_tune: FineTuneKind,
+        export: ExportKind,
+        lease_seconds: float = 15.0,
+    ) -> None:
+        self._home = settings.home
+        self._jobs = jobs
+        self._fine_tune = fine_tune
+        self._kinds: dict[JobKind, Kind] = {JobKind.FINE_TUNE: fine_tune, JobKind.EXPORT: export}
+        self._lease_seconds = lease_seconds
+        self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+
+    async def run(self) -> None:
+        """Work until cancelled; a job in hand is then given back for the next worker to go on with."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._serve(JobKind.FINE_TUNE, (JobStatus.VALIDATING_FILES,)))
+            group.create_task(self._serve(JobKind.FINE_TUNE, _RUNNABLE))
+            group.create_task(self._serve(JobKind.EXPORT, _RUNNABLE))
+
+    async def _serve(self, kind: JobKind, statuses: Iterable[JobStatus]) -> None:
+        while True:
+            try:
+                claimed = await self._jobs.claim(self._owner, kind, statuses, self._lease_seconds)
+            except DBAPIError:
+                logger.exception("the database does not answer")
+                claimed = None
+            if claimed is None:
+                await asyncio.sleep(_POLL_SECONDS)
+                continue
+            await self._hold(*claimed)
+
+    async def _hold(self, lease: Lease, job: Job) -> None:
+        """Do the job's next part while its lease is renewed beside it."""
+        part = self._validate if job.status is JobStatus.VALIDATING_FILES else self._run
+        try:
+            async with asyncio.TaskGroup() as group:
+                keeper = group.create_task(self._keep(lease))
+                await self._guarded(lease, part(lease, job))
+                keeper.cancel()
+        except* LeaseLost:
+            logger.info("%s was cancelled or taken over", job.id)
+        except* asyncio.CancelledError:
+            await asyncio.shield(self._give_back(lease))
+            raise
+        finally:
+            await asyncio.shield(self._jobs.release(lease))
+
+    async def _guarded(self, lease: Lease, part: Coroutine[Any, Any, None]) -> None:
+        """What goes wrong in our own part fails the job, not the worker."""
+        try:
+            await part
+        except LeaseLost:
+            raise
+        except BrieError as error:
+            await self._write(lease, failure({"code": error.code, "message": error.message, "param": error.param}))
+        except Exception as error:
+            logger.exception("job %s failed in the worker", lease.job_id)
+            await self._write(lease, failure({"code": "internal_error", "message": f"{type(error).__name__}: {error}"}))
+
+    async def _keep(self, lease: Lease) -> None:
+        """Renew often: this is also how a cancellation is noticed."""
+        while True:
+            await asyncio.sleep(min(1.0, self._lease_seconds / 3))
+            try:
+                await self._jobs.renew(lease, self._lease_seconds)
+            except DBAPIError:
+                logger.exception("the lease of %s could not be renewed", lease.job_id)
+
+    async def _write(self, lease: Lease, change: Change) -> Job:
+        """Write, and wait for the database if it does not answer."""
+        while True:
+            try:
+                return await self._jobs.write(lease, change)
+            except DBAPIError:
+                logger.exception("job %s could not be written", lease.job_id)
+                await asyncio.sleep(1.0)
+
+    async def _validate(self, lease: Lease, job: Job) -> None:
+        params: tuple[FileParam, ...] = ("training_file", "validation_file")
+        files = await self._fine_tune.keep_data(job)
+        for param in params:
+            if param in files:
+                await asyncio.to_thread(read_conversations, files[param], param)
+        validated = NewEvent(message="Files validated, moving job to queued state")
+        await self._write(lease, Change(status=JobStatus.QUEUED, events=[validated]))
+
+    async def _run(self, lease: Lease, job: Job) -> None:
+        """What an earlier attempt left to be told is told first; then a new attempt goes on from its checkpoints."""
+        kind, attempts = self._kinds[job.kind], self._home / "jobs" / job.id / "attempts"
+        job = await self._drain(lease, job, attempts / str(job.attempt))
+        if is_final(job.status):
+            return
+        folder = attempts / str(job.attempt + 1)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        await kind.prepare(job, folder)
+        job = await self._begin(lease, job)
+        child = await Child.start(kind.module, folder)
+        try:
+            job = await self._follow(lease, job, folder, child)
+        finally:
+            await asyncio.shield(child.stop())
+        if not is_final(job.status):
+            await self._crashed(lease, job, child)
+        elif job.status is JobStatus.SUCCEEDED:
+            shutil.rmtree(attempts, ignore_errors=True)
+
+    async def _begin(self, lease: Lease, job: Job) -> Job:
+        word = "started" if job.attempt == 0 else "continued"
+        name = "Fine-tuning job" if job.kind is JobKind.FINE_TUNE else "Export"
+        return await self._write(
+            lease,
+            Change(
+                status=JobStatus.RUNNING if job.status is JobStatus.QUEUED else None,
+                attempt=job.attempt + 1,
+                events_offset=0,
+                events=[NewEvent(message=f"{name} {word}")],
+            ),
+        )
+
+    async def _follow(self, lease: Lease, job: Job, folder: Path, child: Child) -> Job:
+        while not is_final(job.status):
+            ended = child.status is not None
+            job = await self._drain(lease, job, folder)
+            if ended:
+                return job
+            await asyncio.sleep(_POLL_SECONDS)
+        return job
+
+    async def _drain(self, lease: Lease, job: Job, folder: Path) -> Job:
+        """Turn every whole line not yet seen into rows, each line in one transaction with its offset."""
+        for line in read_lines(folder / "events.jsonl", job.events_offset):
+            change = await self._kinds[job.kind].change(job, folder, line.event)
+            job = await self._write(lease, change.at(line.end))
+            if is_final(job.status):
+                break
+        return job
+
+    async def _give_back(self, lease: Lease) -> None:
+        """The worker is stopping: let another go on at once."""
+        stopping = NewEvent(message="The worker is stopping; the job goes on when one is back", level="warn")
+        with suppress(LeaseLost):
+            job = await self._jobs.get(lease.job_id)
+            status = JobStatus.QUEUED if job.status is JobStatus.RUNNING else None
+            await self._jobs.write(lease, Change(status=status, events=[stopping]))
+
+    async def _crashed(self, lease: Lease, job: Job, child: Child) -> None:
+        """The child ended without a last word: try again from the last checkpoint, a few times."""
+        crashes = job.result.get("crashes", 0) + 1
+        reason = f"The job's process ended with status {child.status}"
+        reason += " (killed: out of memory?)" if child.status == -9 else ""
+        if crashes >= _MAX_CRASHES:
+            message = f"{reason}, {crashes} times; log.txt in its folder says more."
+            await self._write(lease, failure({"code": "process_crashed", "message": message}))
+            return
+        again = NewEvent(message=f"{reason}; trying again from the last checkpoint", level="warn")
+        await self._write(lease, Change(status=JobStatus.QUEUED, events=[again], result={"crashes": crashes}))
