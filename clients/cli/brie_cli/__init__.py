@@ -1,0 +1,1 @@
+"""The `brie` command: a client of the API, and the verbs that start the services. It knows no service from inside."""

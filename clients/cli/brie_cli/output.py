@@ -1,0 +1,45 @@
+"""How results are shown: tables and words for people, JSON lines for programs. It knows no resource."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import openai
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+console = Console()
+errors = Console(stderr=True)
+
+
+def emit_json(value: Mapping[str, Any]) -> None:
+    """One JSON object on one line."""
+    typer.echo(json.dumps(value, ensure_ascii=False))
+
+
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """A plain table."""
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*(escape("" if cell is None else str(cell)) for cell in row))
+    console.print(table)
+
+
+@contextmanager
+def failures_told(base_url: str) -> Iterator[None]:
+    """Errors of the API as one line on stderr: exit 1 when it refused, 3 when it could not be reached."""
+    try:
+        yield
+    except openai.APIConnectionError as error:
+        errors.print(f"[red]No Brie answers at {base_url}[/red]: start one with `brie serve`, or set BRIE_URL.")
+        raise typer.Exit(3) from error
+    except openai.APIStatusError as error:
+        body = error.body if isinstance(error.body, dict) else {}
+        errors.print(f"[red]{escape(str(body.get('message') or error.message))}[/red]")
+        raise typer.Exit(1) from error
+    except OSError as error:
+        errors.print(f"[red]{escape(str(error))}[/red]")
+        raise typer.Exit(1) from error
