@@ -1,14 +1,17 @@
 """What every test may use: a BRIE_HOME with the default model, and tiny random models. It knows no service."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+
 from brie_core.settings import Settings
 from brie_core.store.database import Database, open_database
-from brie_core.weights.base_model import BaseModel
+from brie_core.weights.base_model import BaseModel, open_base_model
 from brie_core.weights.resolve import quiet_hub, resolve_base_model
+from brie_processes import BrieProcesses
+from tiny_models import write_lora, write_tiny_llama
 
 quiet_hub(os.environ)
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -34,3 +37,30 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
     opened = await open_database(Settings(home=tmp_path))
     yield opened
     await opened.aclose()
+
+
+@pytest.fixture(scope="session")
+def tiny_model(default_model: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random llama with the default model's tokenizer."""
+    return write_tiny_llama(tmp_path_factory.mktemp("models") / "tiny", default_model.folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
+    """The same, opened."""
+    return open_base_model("tiny", tiny_model, tmp_path_factory.mktemp("digests") / "digests.json")
+
+
+@pytest.fixture(scope="session")
+def tiny_lora(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A PEFT adapter of the tiny model, with effect."""
+    return write_lora(tmp_path_factory.mktemp("adapters") / "lora", tiny_model)
+
+
+@pytest.fixture(scope="session")
+def brie(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrieProcesses]:
+    """A running API and worker over the tiny model, shared by the tests that break nothing."""
+    processes = BrieProcesses(tmp_path_factory.mktemp("shared") / "home", tiny_model)
+    processes.start("brie_server", "brie_trainer")
+    yield processes
+    processes.stop_all()

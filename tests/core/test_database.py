@@ -4,10 +4,11 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from sqlalchemy import inspect
+
 from brie_core.errors import BadConfiguration
 from brie_core.settings import Settings
 from brie_core.store.database import Database, metadata, open_database
-from sqlalchemy import inspect
 
 
 async def test_the_migration_makes_the_tables_that_the_code_declares(database: Database) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+
 from brie_core.errors import InvalidRequest, LeaseLost, NotFound
 from brie_core.store.database import Database
 from brie_core.store.job_store import Change, JobStore, NewCheckpoint
@@ -77,7 +78,9 @@ async def test_of_many_workers_exactly_one_gets_the_job(store: JobStore) -> None
     assert sum(claim is not None for claim in claims) == 1
 
 
-async def test_an_expired_lease_is_taken_over_and_its_former_owner_writes_nothing(store: JobStore, clock: Clock) -> None:
+async def test_an_expired_lease_is_taken_over_and_its_former_owner_writes_nothing(
+    store: JobStore, clock: Clock
+) -> None:
     job = await queued(store)
     claimed = await store.claim("old", FINE_TUNE, [QUEUED, RUNNING], 10)
     assert claimed

@@ -1,0 +1,166 @@
+"""llama.cpp as a judge of files: its log, its tokenizer, its greedy answer. It knows no Hugging Face and no plan.
+
+Only public functions of llama.h are called. `Llama` is not used: it allocates per context length, prints, and answers
+from a tokenizer buffer of its own.
+"""
+
+import ctypes
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from brie_core.errors import EngineFailure
+
+_BATCH = 64
+_ERROR_LEVEL = 4
+
+
+class Log:
+    """The one listener of llama.cpp's process-wide log. It must outlive every call into the library: a callback
+    that was collected ends the process with a segmentation fault, much later."""
+
+    def __init__(self) -> None:
+        import llama_cpp
+
+        self.lines: list[str] = []
+        self.errors: list[str] = []
+        self.heard: Callable[[str], None] | None = None
+        self.callback = llama_cpp.llama_log_callback(self._receive)
+
+    def reason(self, file: Path) -> str:
+        """What llama.cpp first complained of, without the folder that `file` lies in."""
+        return self.errors[0].replace(str(file), file.name) if self.errors else "it gave no reason"
+
+    def _receive(self, level: int, text: bytes, _data: object) -> None:
+        line = text.decode(errors="replace").strip()
+        self.lines.append(line)
+        if level == _ERROR_LEVEL:
+            self.errors.append(line)
+        if self.heard:
+            self.heard(line)
+
+
+@cache
+def _log() -> Log:
+    return Log()
+
+
+@contextmanager
+def listening(heard: Callable[[str], None] | None = None) -> Iterator[Log]:
+    """While it lasts, llama.cpp's log goes into the yielded object, and to `heard`, and nowhere else."""
+    import llama_cpp
+
+    log = _log()
+    before, data = llama_cpp.llama_log_callback(), ctypes.c_void_p()
+    llama_cpp.llama_log_get(ctypes.byref(before), ctypes.byref(data))
+    log.lines, log.errors, log.heard = [], [], heard
+    llama_cpp.llama_log_set(log.callback, ctypes.c_void_p())
+    try:
+        yield log
+    finally:
+        llama_cpp.llama_log_set(before, data)
+        log.heard = None
+
+
+class LoadedFile:
+    """An open GGUF file; use `open_file`."""
+
+    def __init__(self, model: Any) -> None:
+        import llama_cpp
+
+        self._api = llama_cpp
+        self._model = model
+        self._vocab = llama_cpp.llama_model_get_vocab(model)
+        self._buffer = (llama_cpp.llama_token * 4096)()
+
+    def tokenize(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
+        """Token ids, with special tokens in the text recognised."""
+        data = text.encode()
+        count = self._tokenize(data, add_special_tokens)
+        if count < 0:
+            self._buffer = (self._api.llama_token * -count)()
+            count = self._tokenize(data, add_special_tokens)
+        return list(self._buffer[:count])
+
+    def _tokenize(self, data: bytes, add_special: bool) -> int:  # noqa: FBT001  # as in llama.h
+        size = len(self._buffer)
+        return int(
+            self._api.llama_tokenize(self._vocab, data, len(data), self._buffer, size, add_special, True)  # noqa: FBT003
+        )
+
+    def ends_answer(self, token: int) -> bool:
+        """Whether llama.cpp stops generating at this token."""
+        return bool(self._api.llama_vocab_is_eog(self._vocab, token))
+
+    def chat_template(self) -> str | None:
+        """As the file holds it."""
+        text = self._api.llama_model_chat_template(self._model, None)
+        return text.decode() if text else None
+
+    def token_text(self, role: str) -> str:
+        """The text of the bos or eos token; empty if there is none."""
+        token = getattr(self._api, f"llama_vocab_{role}")(self._vocab)
+        return self._api.llama_vocab_get_text(self._vocab, token).decode() if token >= 0 else ""
+
+    def answer(self, prompt: Sequence[int], max_tokens: int) -> list[int]:
+        """Greedy continuation, until the model ends it; raises EngineFailure for logits that are no numbers."""
+        context = self._context(len(prompt) + max_tokens)
+        try:
+            return self._generate(context, list(prompt), max_tokens)
+        finally:
+            self._api.llama_free(context)
+
+    def _context(self, length: int) -> Any:
+        params = self._api.llama_context_default_params()
+        params.n_ctx, params.n_batch, params.n_ubatch = length, _BATCH, _BATCH
+        # llama.cpp spins at every barrier: with a thread per core it crawls on a busy machine.
+        params.n_threads = params.n_threads_batch = max(1, (os.cpu_count() or 1) // 2)
+        context = self._api.llama_init_from_model(self._model, params)
+        if not context:
+            raise EngineFailure("llama.cpp could not make a context.", code="export_not_loadable")
+        return context
+
+    def _generate(self, context: Any, prompt: list[int], max_tokens: int) -> list[int]:
+        for start in range(0, len(prompt) - 1, _BATCH):
+            self._decode(context, prompt[:-1][start : start + _BATCH])
+        answer: list[int] = []
+        token = prompt[-1]
+        while len(answer) < max_tokens:
+            token = int(self._decode(context, [token]).argmax())
+            if self.ends_answer(token):
+                break
+            answer.append(token)
+        return answer
+
+    def _decode(self, context: Any, tokens: list[int]) -> Any:
+        """The logits after the last of `tokens`."""
+        batch = (self._api.llama_token * len(tokens))(*tokens)
+        failed = self._api.llama_decode(context, self._api.llama_batch_get_one(batch, len(tokens)))
+        size = self._api.llama_vocab_n_tokens(self._vocab)
+        logits = np.ctypeslib.as_array(self._api.llama_get_logits_ith(context, -1), (size,))
+        if failed or not np.isfinite(logits).all():
+            raise EngineFailure("llama.cpp computes no finite logits from the file.", code="export_not_loadable")
+        return logits
+
+
+@contextmanager
+def open_file(file: Path, *, vocab_only: bool = False) -> Iterator[LoadedFile]:
+    """A GGUF file in llama.cpp; raises EngineFailure with llama.cpp's own reason if it refuses the file."""
+    import llama_cpp
+
+    with listening() as log:
+        llama_cpp.llama_backend_init()
+        params = llama_cpp.llama_model_default_params()
+        params.vocab_only = vocab_only
+        model = llama_cpp.llama_model_load_from_file(str(file).encode(), params)
+        if not model:
+            raise EngineFailure(f"llama.cpp does not load the file: {log.reason(file)}", code="export_not_loadable")
+        try:
+            yield LoadedFile(model)
+        finally:
+            llama_cpp.llama_model_free(model)

@@ -1,0 +1,102 @@
+"""One tensor of the file as a stream of row blocks: read, merged in f32, regrouped, cast. It knows no file format.
+
+A block is a few megabytes, so a 7B model needs no more memory than a small one. The low-rank product is added in f32
+and rounded once: the way over a merged bf16 checkpoint costs forty times the divergence.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from brie_convert.plan import Storage, TensorPlan
+from brie_core.errors import InvalidRequest
+from brie_core.weights.lora import LoraModule
+from brie_core.weights.safetensors import TensorInfo, float32_to_bfloat16
+
+_BLOCK_ELEMENTS = 2**20
+# From here on a number rounds to infinity; a Q8_0 block stores its largest magnitude / 127 as f16.
+_LIMITS: Mapping[Storage, float] = {"F32": np.inf, "BF16": 3.396e38, "F16": 65520.0, "Q8_0": 65504.0 * 127}
+
+Floats = npt.NDArray[np.float32]
+
+
+def tensor_blocks(tensor: TensorPlan) -> Iterator[npt.NDArray[Any]]:
+    """The rows of `tensor` in order, as they are to be written; raises InvalidRequest for numbers that do not fit."""
+    low_rank = _LowRank(tensor.lora) if tensor.lora else None
+    rows = tensor.source.shape[0]
+    unit = rows // tensor.heads if tensor.heads else 1
+    step = unit * max(1, _BLOCK_ELEMENTS * rows // max(1, _elements(tensor.source)) // unit)
+    for start in range(0, rows, step):
+        stop = min(start + step, rows)
+        values = _rows(tensor.source, start, stop)
+        if low_rank:
+            values += low_rank.rows(start, stop)
+        if tensor.heads:
+            values = interleave_halves(values, (stop - start) // unit)
+        _check_range(values, tensor)
+        yield _encode(values, tensor.storage)
+
+
+class _LowRank:
+    """scale * B @ A, a few rows at a time."""
+
+    def __init__(self, module: LoraModule) -> None:
+        self._a = module.a.read_float32()
+        self._b = module.b.read_float32()
+        self._scale = np.float32(module.scale)
+
+    def rows(self, start: int, stop: int) -> Floats:
+        product: Floats = self._b[start:stop] @ self._a
+        product *= self._scale
+        return product
+
+
+def interleave_halves(values: Floats, heads: int) -> Floats:
+    """Rows of each head from two halves (Hugging Face) to neighbouring pairs (GGUF); biases as well as matrices."""
+    rows, *rest = values.shape
+    return np.ascontiguousarray(values.reshape(heads, 2, rows // heads // 2, *rest).swapaxes(1, 2)).reshape(
+        values.shape
+    )
+
+
+def _elements(source: TensorInfo) -> int:
+    return int(np.prod(source.shape))
+
+
+def _rows(source: TensorInfo, start: int, stop: int) -> Floats:
+    size = source.size // source.shape[0]
+    part = replace(
+        source, shape=(stop - start, *source.shape[1:]), start=source.start + start * size, size=(stop - start) * size
+    )
+    return part.read_float32()
+
+
+def _check_range(values: Floats, tensor: TensorPlan) -> None:
+    peak = max(float(values.max()), -float(values.min()))
+    if not peak < _LIMITS[tensor.storage]:  # so that NaN is caught as well
+        fits = "its weights are broken" if not peak < np.inf else "export it as bf16 or f32"
+        raise InvalidRequest(
+            f"{tensor.source.name} holds {peak:.4g}, which {tensor.storage} cannot store: {fits}.",
+            param="quantization",
+            code="weights_out_of_range",
+        )
+
+
+def _encode(values: Floats, storage: Storage) -> npt.NDArray[Any]:
+    if storage == "F16":
+        return values.astype(np.float16)
+    if storage == "BF16":
+        return float32_to_bfloat16(values)
+    if storage == "Q8_0":
+        return _q8_0(values)
+    return values
+
+
+def _q8_0(values: Floats) -> npt.NDArray[np.uint8]:
+    import gguf
+
+    blocks: npt.NDArray[np.uint8] = gguf.quants.quantize(values, gguf.GGMLQuantizationType.Q8_0)
+    return blocks

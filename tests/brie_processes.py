@@ -1,0 +1,83 @@
+"""A Brie of real processes on loopback, to be asked, killed and started again. It knows no route."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx2
+import openai
+
+_START_SECONDS = 90.0
+
+
+class BrieProcesses:
+    """One BRIE_HOME with an API and a worker, each a process."""
+
+    def __init__(self, home: Path, model: Path | str, environment: Mapping[str, str] | None = None) -> None:
+        self.home = home
+        self.port = _free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._environment = {name: value for name, value in os.environ.items() if not name.startswith("BRIE_")}
+        self._environment |= {"BRIE_HOME": str(home), "BRIE_PORT": str(self.port), "BRIE_MODEL": str(model)}
+        self._environment |= {"BRIE_DTYPE": "float32", **(environment or {})}
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, *modules: str) -> "BrieProcesses":
+        """Start `brie_server` and/or `brie_trainer`, and wait until the API is ready."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        for module in modules:
+            with (self.home / f"{module}.log").open("ab") as log:
+                self._processes[module] = subprocess.Popen(
+                    [sys.executable, "-m", module], env=self._environment, stdout=log, stderr=log
+                )
+        if "brie_server" in modules:
+            self._wait_until_ready()
+        return self
+
+    def kill(self, module: str) -> None:
+        """kill -9."""
+        process = self._processes.pop(module)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+    def stop(self, module: str) -> int:
+        """SIGTERM; returns the exit status."""
+        process = self._processes.pop(module)
+        process.terminate()
+        return process.wait(30)
+
+    def stop_all(self) -> None:
+        """The end."""
+        for module in list(self._processes):
+            self.stop(module)
+
+    def client(self, **options: object) -> openai.OpenAI:
+        """The unmodified SDK."""
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", **options)  # type: ignore[arg-type]
+
+    def log(self, module: str) -> str:
+        """What a process printed."""
+        return (self.home / f"{module}.log").read_text()
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline:
+            if self._processes["brie_server"].poll() is not None:
+                raise RuntimeError(self.log("brie_server"))
+            try:
+                if httpx2.get(f"{self.url}/health/ready").status_code == 200:
+                    return
+            except httpx2.TransportError:
+                time.sleep(0.1)
+        raise TimeoutError(self.log("brie_server"))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,64 @@
+"""Blocks of rows: merged as one matrix would be, regrouped within heads, refused when a number does not fit."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from brie_convert import merge
+from brie_convert.plan import Storage, TensorPlan
+from brie_core.errors import InvalidRequest
+from brie_core.weights.lora import LoraModule
+from brie_core.weights.safetensors import TensorInfo
+
+Floats = npt.NDArray[np.float32]
+
+
+def _store(folder: Path, name: str, values: Floats) -> TensorInfo:
+    values.tofile(folder / name)
+    return TensorInfo(name, "F32", values.shape, folder / name, 0, values.nbytes)
+
+
+def _joined(tensor: TensorPlan) -> Floats:
+    return np.concatenate(list(merge.tensor_blocks(tensor)))
+
+
+def _plan(source: TensorInfo, storage: Storage = "F32", heads: int | None = None) -> TensorPlan:
+    return TensorPlan("x", source, storage, heads, None)
+
+
+def test_blocks_together_are_the_whole_merged_matrix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merge, "_BLOCK_ELEMENTS", 700)
+    dice = np.random.default_rng(0)
+    w, a, b = (dice.normal(size=shape).astype(np.float32) for shape in ((96, 32), (4, 32), (96, 4)))
+    module = LoraModule("w", 4, 2.0, _store(tmp_path, "a", a), _store(tmp_path, "b", b))
+    tensor = TensorPlan("x", _store(tmp_path, "w", w), "F32", 6, module)
+    assert len(list(merge.tensor_blocks(tensor))) > 3
+    np.testing.assert_allclose(_joined(tensor), merge.interleave_halves(w + 2 * (b @ a), 6), rtol=1e-5, atol=1e-5)
+
+
+def test_halves_of_each_head_become_pairs() -> None:
+    rows = np.arange(8, dtype=np.float32)
+    assert merge.interleave_halves(rows, 2).tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
+    assert merge.interleave_halves(rows[:, None], 1)[:, 0].tolist() == [0, 4, 1, 5, 2, 6, 3, 7]
+
+
+@pytest.mark.parametrize(("value", "storage"), [(70000.0, "F16"), (65520.0, "F16"), (3.4e38, "BF16"), (9e6, "Q8_0")])
+def test_a_number_that_does_not_fit_is_refused_with_its_tensor(tmp_path: Path, value: float, storage: Storage) -> None:
+    source = _store(tmp_path, "model.norm.weight", np.full((2, 32), -value, dtype=np.float32))
+    with pytest.raises(InvalidRequest, match=r"model\.norm\.weight") as caught:
+        _joined(_plan(source, storage))
+    assert caught.value.code == "weights_out_of_range"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_broken_weights_are_refused_in_any_storage(tmp_path: Path, value: float) -> None:
+    source = _store(tmp_path, "w", np.array([[1.0, value]], dtype=np.float32))
+    with pytest.raises(InvalidRequest, match="broken"):
+        _joined(_plan(source))
+
+
+def test_the_largest_f16_still_fits(tmp_path: Path) -> None:
+    source = _store(tmp_path, "w", np.full((1, 2), 65519.0, dtype=np.float32))
+    assert _joined(_plan(source, "F16")).tolist() == [[65504.0, 65504.0]]

@@ -1,0 +1,40 @@
+"""Settings: read once, unknown names are errors."""
+
+from pathlib import Path
+
+import pytest
+
+from brie_core.errors import BadConfiguration
+from brie_core.settings import Settings
+
+
+def test_defaults_need_no_environment() -> None:
+    settings = Settings.from_environment({"PATH": "/bin"})
+    assert settings.base_url == "http://127.0.0.1:8000"
+    assert settings.home == Path("~/.brie").expanduser()
+
+
+def test_an_unknown_name_is_an_error() -> None:
+    with pytest.raises(BadConfiguration, match="BRIE_PROT"):
+        Settings.from_environment({"BRIE_PROT": "1"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("BRIE_PORT", "70000"),
+        ("BRIE_PORT", "http"),
+        ("BRIE_DEVICE", "tpu"),
+        ("BRIE_DTYPE", "int3"),
+        ("BRIE_ENGINE", "x"),
+    ],
+)
+def test_a_bad_value_is_an_error_that_names_it(name: str, value: str) -> None:
+    with pytest.raises(BadConfiguration, match=name):
+        Settings.from_environment({name: value})
+
+
+def test_the_network_is_not_served_without_a_key() -> None:
+    with pytest.raises(BadConfiguration, match="BRIE_API_KEYS"):
+        Settings.from_environment({"BRIE_HOST": "0.0.0.0"})
+    assert Settings.from_environment({"BRIE_HOST": "0.0.0.0", "BRIE_API_KEYS": "a, b"}).api_keys == ("a", "b")
