@@ -6,11 +6,11 @@ import sys
 import tempfile
 
 import uvicorn
+
 from brie_core.errors import BrieError
 from brie_core.lifeline import die_with_parent
 from brie_core.settings import Settings
 from brie_core.weights.resolve import quiet_hub, resolve_base_model
-
 from brie_server.app import create_app
 
 

@@ -5,6 +5,12 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from litestar import Litestar, Router
+from litestar.datastructures import State
+from litestar.di import Provide
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import ScalarRenderPlugin
+
 from brie_core import __version__
 from brie_core.settings import Settings
 from brie_core.store.adapters import AdapterStore
@@ -14,12 +20,6 @@ from brie_core.store.files import FileStore
 from brie_core.store.job_store import JobStore
 from brie_core.text.tokenizer import Tokenizer
 from brie_core.weights.base_model import BaseModel
-from litestar import Litestar, Router
-from litestar.datastructures import State
-from litestar.di import Provide
-from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import ScalarRenderPlugin
-
 from brie_server.adapters.residency import Residency
 from brie_server.api import chat, completions, exports, files, fine_tuning, health, lora, models
 from brie_server.api.errors import EXCEPTION_HANDLERS

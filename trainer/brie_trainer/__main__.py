@@ -17,7 +17,6 @@ from brie_core.store.files import FileStore
 from brie_core.store.job_store import JobStore
 from brie_core.weights.base_model import BaseModel
 from brie_core.weights.resolve import quiet_hub, resolve_base_model
-
 from brie_trainer.export import ExportKind
 from brie_trainer.fine_tune import FineTuneKind
 from brie_trainer.worker import Worker

@@ -11,7 +11,6 @@ from brie_core.store.adapters import AdapterStore
 from brie_core.store.job_store import Change
 from brie_core.store.jobs import Job, JobStatus, NewEvent
 from brie_core.weights.base_model import BaseModel
-
 from brie_trainer.kind import check_base, failure
 
 

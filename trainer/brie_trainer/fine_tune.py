@@ -18,7 +18,6 @@ from brie_core.store.files import FileStore
 from brie_core.store.job_store import Change, NewCheckpoint
 from brie_core.store.jobs import Job, JobStatus, NewEvent
 from brie_core.weights.base_model import BaseModel
-
 from brie_trainer.kind import check_base, failure
 
 _COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 from brie_core.errors import InvalidDataset
 from brie_core.text.tokenizer import Tokenizer
-
 from brie_trainer.dataset import Conversation
 
 IGNORED = -100

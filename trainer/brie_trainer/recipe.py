@@ -140,7 +140,7 @@ def _lora(chosen: Hyperparameters) -> LoraConfig:
 
 def _arguments(run: Run, device: str, dtype: torch.dtype) -> SFTConfig:
     chosen = run.hyperparameters
-    steps_per_epoch = math.ceil(len(run.training) / chosen.batch_size)
+    total_steps = math.ceil(len(run.training) / chosen.batch_size) * chosen.n_epochs
     return SFTConfig(
         output_dir=str(run.output / "checkpoints"),
         num_train_epochs=chosen.n_epochs,
@@ -148,7 +148,7 @@ def _arguments(run: Run, device: str, dtype: torch.dtype) -> SFTConfig:
         gradient_accumulation_steps=1,
         learning_rate=chosen.learning_rate,
         lr_scheduler_type="cosine",
-        warmup_steps=min(10, steps_per_epoch),
+        warmup_steps=min(10, total_steps // 10),  # the first warm-up step learns nothing
         max_grad_norm=1.0,
         bf16=dtype == torch.bfloat16,
         use_cpu=device == "cpu",

@@ -21,7 +21,6 @@ from brie_core.lifeline import die_with_parent
 from brie_core.text.tokenizer import Tokenizer
 from brie_core.weights.base_model import file_digest, read_json
 from brie_core.weights.resolve import quiet_hub
-
 from brie_trainer.dataset import FileParam, read_conversations
 from brie_trainer.hyperparameters import choose
 from brie_trainer.labels import Example, TokenCounts, build_examples

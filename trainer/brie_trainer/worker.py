@@ -15,12 +15,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.exc import DBAPIError
+
 from brie_core.errors import BrieError, LeaseLost
 from brie_core.settings import Settings
 from brie_core.store.job_store import Change, JobStore
 from brie_core.store.jobs import Job, JobKind, JobStatus, Lease, NewEvent, is_final
-from sqlalchemy.exc import DBAPIError
-
 from brie_trainer.child import Child
 from brie_trainer.dataset import FileParam, read_conversations
 from brie_trainer.event_log import read_lines

@@ -4,11 +4,11 @@ import sys
 from typing import Annotated, Any
 
 import typer
-from brie_client import Brie
 from rich.markup import escape
 
 from brie_cli.connection import connect
 from brie_cli.output import console, emit_json, failures_told, show_table
+from brie_client import Brie
 
 models = typer.Typer(help="Models and adapters.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="JSON lines instead of words.")]

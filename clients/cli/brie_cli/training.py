@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from brie_client import Brie, follow_job
 from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from brie_cli.connection import connect
 from brie_cli.output import console, emit_json, errors, failures_told, show_table
+from brie_client import Brie, follow_job
 
 jobs = typer.Typer(help="Fine-tuning jobs.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="JSON lines instead of words.")]

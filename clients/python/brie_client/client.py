@@ -8,8 +8,9 @@ from typing import Any
 
 import httpx2
 import openai
-from brie_core.wire import AdapterObject, Deleted, ExportObject, Page
 from openai.types.fine_tuning import FineTuningJobEvent
+
+from brie_core.wire import AdapterObject, Deleted, ExportObject, Page
 
 FINAL = frozenset({"succeeded", "failed", "cancelled"})
 

@@ -155,7 +155,8 @@ class JobStore:
     async def write(self, lease: Lease, change: Change) -> Job:
         """Write everything in `change` or, when the lease is lost, nothing; raises LeaseLost."""
         async with self._database.write() as connection:
-            locked = select(jobs).where(*_fence(lease)).with_for_update()
+            unfinished = jobs.c.status.not_in([status for status in JobStatus if is_final(status)])
+            locked = select(jobs).where(*_fence(lease), unfinished).with_for_update()
             row = (await connection.execute(locked)).one_or_none()
             if row is None:
                 raise _lost(lease)
@@ -224,13 +225,8 @@ class JobStore:
 
 
 def _fence(lease: Lease) -> tuple[Any, ...]:
-    final = [status for status in JobStatus if is_final(status)]
-    return (
-        jobs.c.id == lease.job_id,
-        jobs.c.lease_owner == lease.owner,
-        jobs.c.lease_token == lease.token,
-        jobs.c.status.not_in(final),
-    )
+    """Holds until another claim or a cancellation counts the token up."""
+    return (jobs.c.id == lease.job_id, jobs.c.lease_owner == lease.owner, jobs.c.lease_token == lease.token)
 
 
 def _last_seq(job_id: str) -> Select[tuple[int]]:

@@ -20,20 +20,38 @@ from brie_core.weights.safetensors import BrokenTensorFile, TensorInfo, read_ten
 MAX_RANK = 512
 _TENSOR = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
-_REFUSED_IF_SET = (
-    "use_dora",
-    "modules_to_save",
-    "lora_bias",
-    "trainable_token_indices",
-    "layer_replication",
-    "fan_in_fan_out",
-    "target_parameters",
-    "alora_invocation_tokens",
-    "use_bdlora",
-    "megatron_config",
-    "corda_config",
-    "arrow_config",
+_APPLIED = frozenset(
+    {
+        "peft_type",
+        "r",
+        "lora_alpha",
+        "rank_pattern",
+        "alpha_pattern",
+        "use_rslora",
+        "target_modules",
+        "exclude_modules",
+        "layers_to_transform",
+        "bias",
+        "init_lora_weights",
+    }
 )
+_WITHOUT_EFFECT = frozenset(
+    {
+        "auto_mapping",
+        "base_model_name_or_path",
+        "ensure_weight_tying",
+        "inference_mode",
+        "lora_dropout",
+        "loftq_config",
+        "megatron_core",
+        "peft_version",
+        "qalora_group_size",
+        "revision",
+        "runtime_config",
+        "task_type",
+    }
+)
+_INITS_THAT_KEEP_THE_BASE = (None, True, False, "gaussian", "eva", "orthogonal")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +128,14 @@ def _check_config(config: Mapping[str, Any]) -> None:
         raise InvalidAdapter(
             f"peft_type is {config.get('peft_type')!r}; only LORA is served.", code="adapter_unsupported"
         )
-    refused = [name for name in _REFUSED_IF_SET if config.get(name)]
+    refused = [name for name, value in config.items() if value and name not in _APPLIED | _WITHOUT_EFFECT]
     if config.get("bias", "none") != "none":
         refused.append("bias")
+    if config.get("init_lora_weights") not in _INITS_THAT_KEEP_THE_BASE:
+        refused.append(f"init_lora_weights={config['init_lora_weights']}")  # it changed the base while training
     if refused:
         raise InvalidAdapter(
-            f"The adapter uses {', '.join(refused)}, which cannot be applied beside other adapters in one batch: "
+            f"The adapter uses {', '.join(refused)}, which Brie cannot apply exactly: "
             "merge it into its base, or train it without.",
             code="adapter_unsupported",
         )

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from brie_core.store.adapters import AdapterStore
 from brie_core.store.aliases import AliasStore
 from brie_core.weights.base_model import BaseModel
-
 from brie_server.adapters.residency_policy import Resident, evictions
 from brie_server.engine.base import Engine
 

@@ -3,11 +3,11 @@
 import time
 from collections.abc import AsyncIterator
 
-from brie_core.errors import EngineFailure
 from litestar import Response, post
 from litestar.params import JSONBody
 from litestar.response import Stream
 
+from brie_core.errors import EngineFailure
 from brie_server.api.answers import answer_headers, sampling_of, usage_of, wants_usage
 from brie_server.api.services import Given, Services
 from brie_server.api.streaming import event_stream

@@ -4,9 +4,10 @@ import logging
 import re
 from typing import Any
 
-from brie_core.errors import BrieError, InvalidRequest
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
+
+from brie_core.errors import BrieError, InvalidRequest
 
 logger = logging.getLogger("brie.api")
 _TYPES = {401: "invalid_request_error", 429: "rate_limit_error"}
@@ -27,6 +28,9 @@ def validation_error(_request: Request[Any, Any, Any], error: ValidationExceptio
     """A body or parameter that does not fit its model: the first fault, with the field as `param`."""
     faults = error.extra if isinstance(error.extra, list) else []
     first = faults[0] if faults and isinstance(faults[0], dict) else {}
+    if first.get("key") == "data":  # how the framework says that there was no body to read
+        empty = InvalidRequest("The body is empty: send a JSON object.", code="invalid_json")
+        return Response(empty.envelope(), status_code=400)
     param = _param(str(first.get("key", ""))) or None
     message = str(first.get("message") or error.detail).removeprefix("Value error, ")
     text = f"Invalid value for {param}: {message}" if param else message

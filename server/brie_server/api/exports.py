@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Annotated
 
-from brie_core.errors import InvalidRequest, NotFound
-from brie_core.store.jobs import Job, JobKind, JobStatus, NewEvent
-from brie_core.wire import ExportedFile, ExportError, ExportObject, Page, page_of
 from litestar import get, post
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from litestar.response import File
 
+from brie_core.errors import InvalidRequest, NotFound
+from brie_core.store.jobs import Job, JobKind, JobStatus, NewEvent
+from brie_core.wire import ExportedFile, ExportError, ExportObject, Page, page_of
 from brie_server.api.services import Given
 from brie_server.schema.resources import CreateExport
 

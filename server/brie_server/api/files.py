@@ -5,15 +5,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from brie_core.errors import InvalidDataset, InvalidRequest
-from brie_core.jsonl import read_rows
-from brie_core.store.files import StoredFile
-from brie_core.wire import Deleted, Page, page_of
 from litestar import Response, delete, get, post
 from litestar.datastructures import UploadFile
 from litestar.params import FromPath, FromQuery, MultipartBody, QueryParameter
 from litestar.response import File
 
+from brie_core.errors import InvalidDataset, InvalidRequest
+from brie_core.jsonl import read_rows
+from brie_core.store.files import StoredFile
+from brie_core.wire import Deleted, Page, page_of
 from brie_server.api.services import Given
 from brie_server.schema.resources import FileObject
 

@@ -3,12 +3,12 @@
 import secrets
 from typing import Annotated, Any
 
-from brie_core.errors import InvalidRequest, NotFound
-from brie_core.store.jobs import Checkpoint, Event, Job, JobKind, JobStatus, NewEvent
-from brie_core.wire import Page, page_of
 from litestar import Request, get, post
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
+from brie_core.errors import InvalidRequest, NotFound
+from brie_core.store.jobs import Checkpoint, Event, Job, JobKind, JobStatus, NewEvent
+from brie_core.wire import Page, page_of
 from brie_server.api.models import check_free_name
 from brie_server.api.services import Given, Services
 from brie_server.schema.fine_tuning import (

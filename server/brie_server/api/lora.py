@@ -3,12 +3,12 @@
 import asyncio
 from pathlib import Path
 
-from brie_core.errors import InvalidAdapter, InvalidRequest, NotFound
-from brie_core.settings import Settings
 from litestar import post
 from litestar.enums import MediaType
 from litestar.params import JSONBody
 
+from brie_core.errors import InvalidAdapter, InvalidRequest, NotFound
+from brie_core.settings import Settings
 from brie_server.api.models import check_free_name, remove_name
 from brie_server.api.services import Given, Services
 from brie_server.schema.resources import LoadAdapter, UnloadAdapter

@@ -1,12 +1,12 @@
 """/v1/models and /v1/adapters: names, the versions they point at, and moving them. It knows stores, not weights."""
 
+from litestar import delete, get, put
+from litestar.params import FromPath, JSONBody
+
 from brie_core.errors import Conflict, InvalidRequest
 from brie_core.identifiers import check_name
 from brie_core.store.aliases import Alias
 from brie_core.wire import AdapterObject, Deleted, Page, page_of
-from litestar import delete, get, put
-from litestar.params import FromPath, JSONBody
-
 from brie_server.api.services import Given, Services
 from brie_server.schema.resources import ModelObject, PointAdapter
 

@@ -8,11 +8,12 @@ import json
 import logging
 from typing import Any
 
-from brie_core.errors import InvalidRequest, Unauthenticated, UnsupportedMedia
 from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 from pydantic import BaseModel
+
+from brie_core.errors import InvalidRequest, Unauthenticated, UnsupportedMedia
 
 logger = logging.getLogger("brie.api")
 _MAX_DIGITS = 4300

@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 
+from litestar.di import NamedDependency
+
 from brie_core.settings import Settings
 from brie_core.store.adapters import AdapterStore
 from brie_core.store.aliases import AliasStore
 from brie_core.store.files import FileStore
 from brie_core.store.job_store import JobStore
 from brie_core.weights.base_model import BaseModel
-from litestar.di import NamedDependency
-
 from brie_server.api.requests import UnknownFields
 from brie_server.generation.generator import Generator
 

@@ -4,9 +4,10 @@ import json
 import logging
 from collections.abc import AsyncIterator, Mapping
 
-from brie_core.errors import BrieError
 from litestar.response import Stream
 from pydantic import BaseModel
+
+from brie_core.errors import BrieError
 
 logger = logging.getLogger("brie.api")
 _DONE = b"data: [DONE]\n\n"

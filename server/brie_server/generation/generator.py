@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from brie_core.errors import ContextLengthExceeded, InvalidRequest
 from brie_core.text.chat_template import Message
 from brie_core.text.tokenizer import Tokenizer
-
 from brie_server.adapters.residency import Residency, Stay
 from brie_server.engine.base import Engine, FinishReason, Prompt, Sampling, Token
 from brie_server.generation.detokenizer import Detokenizer

@@ -2,11 +2,12 @@
 
 from typing import Annotated, Any, Literal
 
-from brie_core.wire import Wire
-from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from brie_core.wire import Wire
 from brie_server.schema.common import (
     Body,
+    Flag,
     Ignored,
     Name,
     Probability,
@@ -56,7 +57,7 @@ class ChatRequest(Body):
 
     model: Name
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=4096)]
-    stream: StrictBool | None = None
+    stream: Flag | None = None
     stream_options: StreamOptions | None = None
     temperature: Temperature | None = None
     top_p: Probability | None = None

@@ -2,8 +2,9 @@
 
 from typing import Annotated, Any
 
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
 from brie_core.wire import Wire
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StringConstraints
 
 
 class Body(BaseModel):
@@ -24,6 +25,18 @@ def _refuse(value: Any) -> Any:
     return value
 
 
+def _only_bool(value: Any) -> Any:
+    if value is not None and not isinstance(value, bool):
+        raise ValueError("must be true or false")
+    return value
+
+
+def _only_number(value: Any) -> Any:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise ValueError("must be a number")
+    return value
+
+
 def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
@@ -31,10 +44,12 @@ def _as_list(value: Any) -> Any:
 Refused = Annotated[Any, AfterValidator(_refuse), Field(description="Known, and refused unless neutral.")]
 Ignored = Annotated[Any, Field(description="Accepted and ignored.")]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=512)]
-Temperature = Annotated[float, Field(ge=0, le=2)]
-Probability = Annotated[float, Field(gt=0, le=1)]
-TokenCount = Annotated[int, Field(ge=1, le=2**31 - 1, strict=True)]
-Seed = Annotated[int, Field(ge=-(2**63), lt=2**63, strict=True)]
+Number = BeforeValidator(_only_number)  # the framework validates laxly, and would take "1" and true for numbers
+Flag = Annotated[bool, BeforeValidator(_only_bool)]
+Temperature = Annotated[float, Number, Field(ge=0, le=2)]
+Probability = Annotated[float, Number, Field(gt=0, le=1)]
+TokenCount = Annotated[int, Number, Field(ge=1, le=2**31 - 1)]
+Seed = Annotated[int, Number, Field(ge=-(2**63), lt=2**63)]
 Stop = Annotated[
     list[Annotated[str, StringConstraints(min_length=1, max_length=1024)]],
     BeforeValidator(_as_list),
@@ -45,7 +60,7 @@ Stop = Annotated[
 class StreamOptions(Body):
     """Options of a stream."""
 
-    include_usage: StrictBool = False
+    include_usage: Flag = False
 
 
 class Usage(Wire):

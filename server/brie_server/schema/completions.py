@@ -2,11 +2,12 @@
 
 from typing import Annotated, Any, Literal
 
-from brie_core.wire import Wire
-from pydantic import AfterValidator, BeforeValidator, Field, StrictBool
+from pydantic import AfterValidator, BeforeValidator, Field
 
+from brie_core.wire import Wire
 from brie_server.schema.common import (
     Body,
+    Flag,
     Ignored,
     Name,
     Probability,
@@ -44,7 +45,7 @@ class CompletionRequest(Body):
 
     model: Name
     prompt: Prompt
-    stream: StrictBool | None = None
+    stream: Flag | None = None
     stream_options: StreamOptions | None = None
     temperature: Temperature | None = None
     top_p: Probability | None = None

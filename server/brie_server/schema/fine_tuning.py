@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from brie_core.wire import Resource, Wire
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
+from brie_core.wire import Resource, Wire
 from brie_server.schema.common import Body, Name, Refused, StrictBody
 
 

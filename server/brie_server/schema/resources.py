@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from brie_core.wire import Resource, Wire
 from pydantic import Field, StringConstraints
 
+from brie_core.wire import Resource, Wire
 from brie_server.schema.common import Body, Name, StrictBody
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
