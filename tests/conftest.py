@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from brie_core.libraries import prepare_libraries
 from brie_core.settings import Settings
 from brie_core.store.database import Database, open_database
 from brie_core.weights.base_model import BaseModel, open_base_model
-from brie_core.weights.resolve import quiet_hub, resolve_base_model
+from brie_core.weights.resolve import resolve_base_model
 from brie_processes import BrieProcesses
 from tiny_models import write_lora, write_tiny_llama
 
-quiet_hub(os.environ)
+prepare_libraries(os.environ)
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 

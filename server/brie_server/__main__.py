@@ -8,9 +8,10 @@ import tempfile
 import uvicorn
 
 from brie_core.errors import BrieError
+from brie_core.libraries import prepare_libraries
 from brie_core.lifeline import die_with_parent
 from brie_core.settings import Settings
-from brie_core.weights.resolve import quiet_hub, resolve_base_model
+from brie_core.weights.resolve import resolve_base_model
 from brie_server.app import create_app
 
 
@@ -20,7 +21,7 @@ def main() -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     if "--supervised" in sys.argv:
         die_with_parent()
-    quiet_hub(os.environ)
+    prepare_libraries(os.environ)
     try:
         settings = Settings.from_environment(os.environ)
         base = resolve_base_model(settings)

@@ -9,6 +9,7 @@ import time
 
 from brie_core.durable import sweep
 from brie_core.errors import BrieError
+from brie_core.libraries import prepare_libraries
 from brie_core.lifeline import die_with_parent
 from brie_core.settings import Settings
 from brie_core.store.adapters import AdapterStore
@@ -16,7 +17,7 @@ from brie_core.store.database import open_database
 from brie_core.store.files import FileStore
 from brie_core.store.job_store import JobStore
 from brie_core.weights.base_model import BaseModel
-from brie_core.weights.resolve import quiet_hub, resolve_base_model
+from brie_core.weights.resolve import resolve_base_model
 from brie_trainer.export import ExportKind
 from brie_trainer.fine_tune import FineTuneKind
 from brie_trainer.worker import Worker
@@ -30,7 +31,7 @@ def main() -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     if "--supervised" in sys.argv:
         die_with_parent()
-    quiet_hub(os.environ)
+    prepare_libraries(os.environ)
     try:
         settings = Settings.from_environment(os.environ)
         base = resolve_base_model(settings)

@@ -17,10 +17,10 @@ from typing import Any
 
 from brie_core import __version__
 from brie_core.errors import BrieError, InvalidDataset
+from brie_core.libraries import prepare_libraries
 from brie_core.lifeline import die_with_parent
 from brie_core.text.tokenizer import Tokenizer
 from brie_core.weights.base_model import file_digest, read_json
-from brie_core.weights.resolve import quiet_hub
 from brie_trainer.dataset import FileParam, read_conversations
 from brie_trainer.hyperparameters import choose
 from brie_trainer.labels import Example, TokenCounts, build_examples
@@ -31,7 +31,7 @@ Emit = Callable[[dict[str, Any]], None]
 def main(folder: Path) -> int:
     """Run the attempt in `folder`; the exit status is 0 if the last event is a result."""
     die_with_parent()
-    quiet_hub(os.environ)
+    prepare_libraries(os.environ)
     os.environ["HF_HUB_OFFLINE"] = "1"
     with (folder / "events.jsonl").open("a", buffering=1) as events:
 

@@ -72,20 +72,25 @@ class Worker:
             await self._hold(*claimed)
 
     async def _hold(self, lease: Lease, job: Job) -> None:
-        """Do the job's next part while its lease is renewed beside it."""
+        """Do the job's next part; a worker that is told to stop meanwhile gives the job back."""
         part = self._validate if job.status is JobStatus.VALIDATING_FILES else self._run
         try:
-            async with asyncio.TaskGroup() as group:
-                keeper = group.create_task(self._keep(lease))
-                await self._guarded(lease, part(lease, job))
-                keeper.cancel()
-        except* LeaseLost:
-            logger.info("%s was cancelled or taken over", job.id)
-        except* asyncio.CancelledError:
+            await self._renewed(lease, self._guarded(lease, part(lease, job)))
+        except asyncio.CancelledError:
             await asyncio.shield(self._give_back(lease))
             raise
         finally:
             await asyncio.shield(self._jobs.release(lease))
+
+    async def _renewed(self, lease: Lease, part: Coroutine[Any, Any, None]) -> None:
+        """Do `part` while the lease is renewed beside it; losing the lease ends both."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                keeper = group.create_task(self._keep(lease))
+                await part
+                keeper.cancel()
+        except* LeaseLost:
+            logger.info("%s was cancelled or taken over", lease.job_id)
 
     async def _guarded(self, lease: Lease, part: Coroutine[Any, Any, None]) -> None:
         """What goes wrong in our own part fails the job, not the worker."""

@@ -1,26 +1,15 @@
 """BRIE_MODEL to a folder: the default model, a local folder, or a hub id. It knows places, not weights."""
 
 import os
-import sys
-from collections.abc import MutableMapping
 from pathlib import Path
 
 from brie_core.errors import BadConfiguration
+from brie_core.libraries import prepare_libraries
 from brie_core.settings import DEFAULT_MODEL, Settings
 from brie_core.weights.base_model import BaseModel, open_base_model
 from brie_core.weights.default_model import import_default_model
 
 _PATTERNS = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "tokenizer.model"]
-
-
-def quiet_hub(environment: MutableMapping[str, str], platform: str = sys.platform) -> None:
-    """Turn telemetry off, and on macOS the Xet transfer that stalls downloads; call before importing a hub library."""
-    environment["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    environment["DO_NOT_TRACK"] = "1"
-    environment["WANDB_ANONYMOUS"] = "never"
-    environment.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if platform == "darwin":
-        environment["HF_HUB_DISABLE_XET"] = "1"
 
 
 def resolve_base_model(settings: Settings) -> BaseModel:
@@ -36,7 +25,7 @@ def resolve_base_model(settings: Settings) -> BaseModel:
 
 
 def _from_hub(repository: str) -> Path:
-    quiet_hub(os.environ)
+    prepare_libraries(os.environ)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 

@@ -69,7 +69,11 @@ class Engine(Protocol):
         ...
 
     def generate(self, prompt: Prompt) -> AsyncGenerator[Token, None]:
-        """Tokens as they are sampled. Raises Overloaded when the queue is full, EngineFailure when a step fails."""
+        """Tokens as they are sampled; nothing happens before the first is asked for.
+
+        Raises InvalidRequest for a prompt that breaks its promises, NotFound for an adapter that is not loaded,
+        Overloaded when the queue is full, EngineFailure when a step fails, NotReady once the engine is closed.
+        """
         ...
 
     async def load_adapter(self, digest: str, folder: Path) -> int:
@@ -80,9 +84,12 @@ class Engine(Protocol):
         ...
 
     async def unload_adapter(self, digest: str) -> None:
-        """Free the adapter. The caller sees to it that no request uses it."""
+        """Free the adapter; an unknown one is no error.
+
+        The caller sees to it that no request uses it: one that does fails, and never goes on as the base model.
+        """
         ...
 
     async def aclose(self) -> None:
-        """Abort what runs and free the device."""
+        """Fail what runs with NotReady and free the device; may be called twice."""
         ...

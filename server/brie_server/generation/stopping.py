@@ -4,7 +4,10 @@ from collections.abc import Sequence
 
 
 class StopStrings:
-    """Holds back as much text as might be the beginning of a stop string, and cuts at the first that completes."""
+    """Holds back as much text as might be the beginning of a stop string, and cuts at the first that completes.
+
+    Which one that is does not depend on how the text was cut into pieces: the earliest end counts, then the longest.
+    """
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stops)
@@ -13,9 +16,10 @@ class StopStrings:
     def add(self, text: str) -> tuple[str, bool]:
         """The text that may be shown, and whether a stop string was found; it and what follows are dropped."""
         self._held += text
-        found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        found = [(at + len(stop), at) for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if found:
-            shown, self._held = self._held[: min(found)], ""
+            _end, start = min(found)
+            shown, self._held = self._held[:start], ""
             return shown, True
         keep = self._possible_beginning()
         shown = self._held[: len(self._held) - keep]

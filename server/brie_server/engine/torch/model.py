@@ -1,0 +1,105 @@
+"""The forward pass of a llama-shaped decoder, after transformers' own arithmetic. It knows no requests and no sampling.
+
+Letters in tensor names: N tokens of a step, S of them sample, E hidden size, J query and key heads together, H key
+heads, G query heads per key head, D head size, O and I a matrix's outputs and inputs, V vocabulary.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from brie_server.engine.torch.architecture import Architecture, Llama3Scaling, Site
+from brie_server.engine.torch.attention import attend
+from brie_server.engine.torch.batch import Batch
+from brie_server.engine.torch.cache import Cache
+from brie_server.engine.torch.lora import LoraBatch
+from brie_server.engine.torch.weights import Weights
+
+
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """What stays the same from layer to layer."""
+
+    batch: Batch
+    cache: Cache
+    lora: LoraBatch | None
+    rotation: tuple[Tensor, Tensor]
+
+
+class Decoder:
+    """One base model, answering for itself and for any mix of adapters."""
+
+    def __init__(self, architecture: Architecture, weights: Weights) -> None:
+        self._architecture = architecture
+        self._weights = weights
+        self._frequencies_d = rotary_frequencies(architecture).to(weights.norm_E.device)
+
+    def forward(self, batch: Batch, cache: Cache, lora: LoraBatch | None) -> Tensor:
+        """Compute the step's tokens, write their keys and values into the cache; returns float32 logits [S, V]."""
+        x_NE = functional.embedding(batch.token_ids_N, self._weights.embedding_VE)
+        this = _Pass(batch, cache, lora, self._rotation(batch.positions_N, x_NE.dtype))
+        for index, layer in enumerate(self._weights.layers):
+            x_NE = x_NE + self._attention(self._norm(x_NE, layer.attention_norm_E), index, this)
+            x_NE = x_NE + self._mlp(self._norm(x_NE, layer.mlp_norm_E), index, this)
+        last_SE = self._norm(x_NE[batch.sampled_S], self._weights.norm_E)
+        return functional.linear(last_SE, self._weights.head_VE).float()
+
+    def _attention(self, x_NE: Tensor, index: int, this: _Pass) -> Tensor:
+        num_tokens, heads, kv_heads = x_NE.shape[0], self._architecture.num_heads, self._architecture.num_kv_heads
+        qkv_NJD = self._linear(x_NE, index, Site.QKV, this).view(num_tokens, -1, self._architecture.head_dim)
+        qk_NJD, v_NHD = torch.split(qkv_NJD, [heads + kv_heads, kv_heads], dim=1)
+        if (norm_JD := self._weights.layers[index].qk_norm_JD) is not None:
+            qk_NJD = self._norm(qk_NJD, norm_JD)
+        q_NJD, k_NHD = torch.split(_rotate(qk_NJD, this.rotation), [heads, kv_heads], dim=1)
+        q_NHGD = q_NJD.reshape(num_tokens, kv_heads, heads // kv_heads, -1)
+        out_NO = attend(q_NHGD, k_NHD, v_NHD, this.cache.layer(index), this.batch)
+        return self._linear(out_NO, index, Site.O, this)
+
+    def _mlp(self, x_NE: Tensor, index: int, this: _Pass) -> Tensor:
+        gate_NF, up_NF = self._linear(x_NE, index, Site.GATE_UP, this).chunk(2, dim=1)
+        return self._linear(functional.silu(gate_NF) * up_NF, index, Site.DOWN, this)
+
+    def _linear(self, x_NI: Tensor, index: int, site: Site, this: _Pass) -> Tensor:
+        linear = self._weights.layers[index].linears[site]
+        out_NO = functional.linear(x_NI, linear.weight_OI, linear.bias_O)
+        if this.lora is not None:
+            this.lora.add(index, site, x_NI, out_NO)
+        return out_NO
+
+    def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
+        """RMS norm over the last dimension, in float32 whatever the model's type."""
+        wide = x.float()
+        wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self._architecture.rms_eps)
+        return weight * wide.to(x.dtype)
+
+    def _rotation(self, positions_N: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """cos_N1D and sin_N1D, the first half of the sine negative as `_rotate` needs it."""
+        angles_Nd = positions_N[:, None].float() * self._frequencies_d
+        cos_Nd, sin_Nd = angles_Nd.cos(), angles_Nd.sin()
+        cos_ND, sin_ND = torch.cat([cos_Nd, cos_Nd], 1), torch.cat([-sin_Nd, sin_Nd], 1)
+        return cos_ND[:, None].to(dtype), sin_ND[:, None].to(dtype)
+
+
+def rotary_frequencies(architecture: Architecture) -> Tensor:
+    """The angle per position of each pair in a head, float32 [head_dim / 2]."""
+    exponents_d = torch.arange(0, architecture.head_dim, 2, dtype=torch.float32) / architecture.head_dim
+    frequencies_d = 1.0 / architecture.rope_theta**exponents_d
+    if architecture.rope_scaling:
+        return _stretched(frequencies_d, architecture.rope_scaling)
+    return frequencies_d
+
+
+def _stretched(frequencies_d: Tensor, scaling: Llama3Scaling) -> Tensor:
+    """Llama 3: what turns fast stays, what turns slower than the first context is slowed, and between they blend."""
+    turns_d = scaling.original_context * frequencies_d / (2 * math.pi)
+    blend_d = (turns_d - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+    blend_d = blend_d.clamp(0, 1)
+    return (1 - blend_d) * frequencies_d / scaling.factor + blend_d * frequencies_d
+
+
+def _rotate(x_NJD: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    cos_N1D, sin_N1D = rotation
+    return x_NJD * cos_N1D + x_NJD.roll(x_NJD.shape[-1] // 2, -1) * sin_N1D

@@ -1,0 +1,225 @@
+"""Decides what each step computes: admission, chunked prefill, preemption. It knows no tensors, no clock, no thread.
+
+The cache is a rectangle of rows x capacity tokens within a budget. The rules, in the order `plan` applies them:
+
+1. A running sequence that grew past the rectangle makes it longer. If that does not fit, the youngest running sequence
+   goes back to the head of the queue, until it fits. One sequence alone always fits.
+2. The rows in use are 0 to n-1: who sits above a freed row moves down into it.
+3. The oldest waiting sequence is admitted while a row more, at the length that all of them will soon need, fits.
+4. A step computes one token for each sequence that decodes, and one chunk of the oldest prompt not yet computed, so
+   that a long prompt does not stall the answers that are already streaming. Whoever has tokens in the cache is in it.
+
+Running sequences are older than all waiting ones, so the oldest always makes progress and nobody starves.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from collections.abc import Sequence as SequenceOf
+from dataclasses import dataclass
+
+from brie_core.errors import Overloaded
+from brie_server.engine.base import Token
+from brie_server.engine.torch.sequence import Sequence, row_of
+
+ROOM = 64
+"""Tokens a newcomer must be able to grow before the rectangle may be full: else it would be preempted at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rectangle:
+    """The shape of the cache, in sequences and in tokens for each."""
+
+    rows: int = 0
+    capacity: int = 0
+
+    @property
+    def num_tokens(self) -> int:
+        """Its area."""
+        return self.rows * self.capacity
+
+    def covers(self, other: "Rectangle") -> bool:
+        """Whether `other` fits inside."""
+        return self.rows >= other.rows and self.capacity >= other.capacity
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The next tokens of one sequence to compute."""
+
+    sequence: Sequence
+    start: int
+    """Position of its first token."""
+    num_tokens: int
+    samples: bool
+    """Whether these are the last tokens known, so that a new one follows."""
+
+    @property
+    def end(self) -> int:
+        """Position after its last token."""
+        return self.start + self.num_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A sequence that changes its row before the step."""
+
+    source: int
+    target: int
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What the engine does next: the moves, then the rectangle, then the chunks."""
+
+    moves: tuple[Move, ...]
+    rectangle: Rectangle
+    chunks: tuple[Chunk, ...]
+    """Those of one token first; at most one is longer."""
+
+    @property
+    def sampling(self) -> tuple[Sequence, ...]:
+        """The sequences that get a new token."""
+        return tuple(chunk.sequence for chunk in self.chunks if chunk.samples)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much a scheduler takes on."""
+
+    max_rows: int = 32
+    """Sequences that run at once."""
+    max_waiting: int = 256
+    """Sequences that wait beyond those before a further one is turned away."""
+    chunk_size: int = 256
+    """Tokens of a prompt in one step: more is faster for the prompt and slower for all others meanwhile."""
+    smallest_capacity: int = 256
+    """The least length of the rectangle; it doubles from there."""
+
+
+class Scheduler:
+    """Owns the queue and the running sequences; `plan` and `advance` alternate."""
+
+    def __init__(self, limits: Limits, *, token_budget: int, context_length: int) -> None:
+        if token_budget < context_length:
+            raise ValueError(f"a budget of {token_budget} tokens cannot hold one context of {context_length}")
+        self._limits = limits
+        self._token_budget = token_budget
+        self._context_length = context_length
+        self._waiting: deque[Sequence] = deque()
+        self._running: list[Sequence] = []
+        self._rectangle = Rectangle()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to do."""
+        return not self._waiting and not self._running
+
+    @property
+    def num_running(self) -> int:
+        """Sequences that hold a row."""
+        return len(self._running)
+
+    @property
+    def num_waiting(self) -> int:
+        """Sequences that wait for a row."""
+        return len(self._waiting)
+
+    def add(self, sequence: Sequence) -> None:
+        """Queue a sequence; raises Overloaded when rows and queue are full."""
+        most = self._limits.max_rows + self._limits.max_waiting
+        if self.num_running + self.num_waiting >= most:
+            raise Overloaded(f"{most} requests are in progress, which is all that is taken at once: try again soon.")
+        self._waiting.append(sequence)
+
+    def abort(self, sequence: Sequence) -> None:
+        """Forget a sequence wherever it is; one that is unknown or finished is no error."""
+        if sequence in self._running:
+            self._running.remove(sequence)
+        elif sequence in self._waiting:
+            self._waiting.remove(sequence)
+
+    def plan(self) -> Step | None:
+        """The next step, or None when there is nothing to compute."""
+        while not self._fits(self._need(self._running)):
+            self._preempt_youngest()
+        moves = tuple(self._compact())
+        self._admit()
+        self._rectangle = self._reshaped(self._need(self._running))
+        return Step(moves, self._rectangle, tuple(self._chunks())) if self._running else None
+
+    def advance(self, step: Step, token_ids: SequenceOf[int | None]) -> list[tuple[Sequence, Token | None]]:
+        """Take the sampled tokens of a step, in the order of `step.sampling`; the finished leave their rows.
+
+        None stands for a sequence that the model gave no number for: it leaves too, and its token is None here.
+        """
+        for chunk in step.chunks:
+            chunk.sequence.num_computed = chunk.end
+        answers: list[tuple[Sequence, Token | None]] = []
+        for sequence, token_id in zip(step.sampling, token_ids, strict=True):
+            token = None if token_id is None else sequence.append(token_id)
+            answers.append((sequence, token))
+            if token is None or token.finish:
+                self._running.remove(sequence)
+        return answers
+
+    def _preempt_youngest(self) -> None:
+        sequence = self._running.pop()
+        sequence.restart()
+        self._waiting.appendleft(sequence)
+
+    def _compact(self) -> Iterable[Move]:
+        """Rule 2; `_running` keeps its order by age."""
+        free = sorted(set(range(len(self._running))) - {row_of(sequence) for sequence in self._running})
+        above = [sequence for sequence in self._running if row_of(sequence) >= len(self._running)]
+        for sequence, target in zip(above, free, strict=True):
+            if sequence.num_computed:
+                yield Move(row_of(sequence), target, sequence.num_computed)
+            sequence.row = target
+
+    def _admit(self) -> None:
+        """Rule 3."""
+        while self._waiting and len(self._running) < self._limits.max_rows:
+            together = [*self._running, self._waiting[0]]
+            if not self._fits(self._need(together, ROOM)):
+                return
+            newcomer = self._waiting.popleft()
+            newcomer.row = len(self._running)
+            self._running.append(newcomer)
+
+    def _chunks(self) -> Iterable[Chunk]:
+        """Rule 4."""
+        prefilling = None
+        for sequence in self._running:
+            if sequence.num_uncomputed == 1:
+                yield Chunk(sequence, sequence.num_computed, 1, samples=True)
+            else:
+                prefilling = prefilling or sequence
+        if prefilling:
+            num_tokens = min(prefilling.num_uncomputed, self._limits.chunk_size)
+            samples = num_tokens == prefilling.num_uncomputed
+            yield Chunk(prefilling, prefilling.num_computed, num_tokens, samples)
+
+    def _fits(self, need: Rectangle) -> bool:
+        return need.num_tokens <= self._token_budget
+
+    def _need(self, sequences: list[Sequence], room: int = 0) -> Rectangle:
+        """The smallest rectangle these can use, each `room` tokens longer if it may grow so long."""
+        longest = max((min(each.num_tokens + room, each.most_tokens) for each in sequences), default=0)
+        capacity = max(_power_of_two(longest), self._limits.smallest_capacity)
+        return Rectangle(len(sequences), min(capacity, self._context_length))
+
+    def _reshaped(self, need: Rectangle) -> Rectangle:
+        """The present rectangle as long as it is enough; else one that grows in both directions, if that fits."""
+        now = self._rectangle
+        if not need.rows:
+            return Rectangle()
+        if now.covers(need):
+            return now
+        rows = min(_power_of_two(need.rows), self._limits.max_rows)
+        larger = Rectangle(max(now.rows, rows), max(now.capacity, need.capacity))
+        return larger if self._fits(larger) else need
+
+
+def _power_of_two(number: int) -> int:
+    return 1 << max(number - 1, 0).bit_length()

@@ -1,0 +1,66 @@
+"""One request's state on its way through the engine. It knows tokens and rows, and nothing of tensors or threads."""
+
+from dataclasses import dataclass, field
+from random import Random
+
+from brie_server.engine.base import FinishReason, Prompt, Token
+
+
+@dataclass(eq=False, slots=True)
+class Sequence:
+    """A prompt and what was generated for it so far; two sequences are never equal, whatever they hold."""
+
+    prompt: Prompt
+    token_ids: list[int] = field(init=False)
+    """Prompt and answer."""
+    num_computed: int = field(init=False, default=0)
+    """How many of the tokens have their keys and values in the cache."""
+    row: int | None = field(init=False, default=None)
+    """Its row in the cache while it runs."""
+    finish: FinishReason | None = field(init=False, default=None)
+    random: Random = field(init=False)
+    """Its own source of chance, so that what runs beside it cannot change its answer."""
+
+    def __post_init__(self) -> None:
+        self.token_ids = list(self.prompt.token_ids)
+        self.random = Random(self.prompt.sampling.seed)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of prompt and answer so far."""
+        return len(self.token_ids)
+
+    @property
+    def num_generated(self) -> int:
+        """Tokens of the answer so far."""
+        return self.num_tokens - len(self.prompt.token_ids)
+
+    @property
+    def num_uncomputed(self) -> int:
+        """Tokens not yet in the cache; 1 for a sequence that decodes."""
+        return self.num_tokens - self.num_computed
+
+    @property
+    def most_tokens(self) -> int:
+        """Tokens of prompt and answer at the end, if nothing stops it before."""
+        return len(self.prompt.token_ids) + self.prompt.max_tokens
+
+    def append(self, token_id: int) -> Token:
+        """Take the next token of the answer and decide whether it is the last."""
+        self.token_ids.append(token_id)
+        if token_id in self.prompt.stop_ids:
+            self.finish = FinishReason.STOP
+        elif self.num_generated >= self.prompt.max_tokens:
+            self.finish = FinishReason.LENGTH
+        return Token(token_id, self.finish)
+
+    def restart(self) -> None:
+        """Give up the row; all tokens so far, and the random state, stay and are computed again."""
+        self.num_computed, self.row = 0, None
+
+
+def row_of(sequence: Sequence) -> int:
+    """The row of a sequence that runs."""
+    if sequence.row is None:
+        raise RuntimeError("a sequence that does not run has no row")
+    return sequence.row

@@ -1,0 +1,58 @@
+"""Short ways to ask an engine, or a runner without its thread. It knows the contract and makes no assertions."""
+
+import asyncio
+
+import torch
+
+from brie_core.weights.base_model import BaseModel
+from brie_server.engine.base import Engine, Prompt, Sampling, Token
+from brie_server.engine.torch.architecture import read_architecture
+from brie_server.engine.torch.runner import Runner
+from brie_server.engine.torch.scheduler import Scheduler, Step
+from brie_server.engine.torch.sequence import Sequence
+
+CPU = torch.device("cpu")
+GREEDY = Sampling(temperature=0)
+
+
+def prompt(
+    token_ids: tuple[int, ...],
+    max_tokens: int,
+    *,
+    adapter: str | None = None,
+    sampling: Sampling = GREEDY,
+    stop_ids: frozenset[int] = frozenset(),
+) -> Prompt:
+    """A greedy prompt without stop tokens, if not told otherwise."""
+    return Prompt(token_ids=token_ids, max_tokens=max_tokens, stop_ids=stop_ids, sampling=sampling, adapter=adapter)
+
+
+async def tokens(engine: Engine, asked: Prompt) -> list[Token]:
+    """The whole answer."""
+    return [token async for token in engine.generate(asked)]
+
+
+async def answer(engine: Engine, asked: Prompt) -> list[int]:
+    """The whole answer's ids."""
+    return [token.id for token in await tokens(engine, asked)]
+
+
+async def answers(engine: Engine, asked: list[Prompt]) -> list[list[int]]:
+    """The answers to prompts that run at once."""
+    return await asyncio.gather(*(answer(engine, each) for each in asked))
+
+
+def make_runner(base: BaseModel) -> Runner:
+    """A runner in float32 on the CPU, without scheduler and thread."""
+    return Runner(base, read_architecture(base.config), CPU, torch.float32)
+
+
+def drive(scheduler: Scheduler, runner: Runner, asked: list[Prompt]) -> tuple[list[list[int]], list[Step]]:
+    """The answers to prompts that run at once, without a thread, and the steps it took."""
+    sequences, steps = [Sequence(each) for each in asked], []
+    for sequence in sequences:
+        scheduler.add(sequence)
+    while step := scheduler.plan():
+        steps.append(step)
+        scheduler.advance(step, runner.run(step))
+    return [sequence.token_ids[len(sequence.prompt.token_ids) :] for sequence in sequences], steps

@@ -1,0 +1,61 @@
+"""Engines and tiny models for the engine's tests. It knows no server."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from brie_core.weights.base_model import BaseModel
+from brie_server.engine.torch.engine import TorchEngine
+from brie_server.engine.torch.runner import Runner
+from brie_server.engine.torch.scheduler import Limits
+from server.engine.asking import CPU, make_runner
+from server.engine.tiny_models import FAMILIES, TinyModel, make_model
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread_for_each_product() -> Iterator[None]:
+    """Products this small are no faster on two cores, and ten times slower when the cores are busy with other tests."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TinyModel]:
+    """One random checkpoint of each family."""
+    return {family: make_model(family, tmp_path_factory.mktemp(family)) for family in FAMILIES}
+
+
+@pytest.fixture
+def tiny_model(tiny_models: dict[str, TinyModel]) -> TinyModel:
+    """The llama among them."""
+    return tiny_models["llama"]
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Callable[..., TorchEngine]]:
+    """Starts torch engines in float32 on the CPU and closes them."""
+    started: list[TorchEngine] = []
+
+    def start(base: BaseModel, *, token_budget: int | None = None, **limits: int) -> TorchEngine:
+        started.append(TorchEngine(base, CPU, torch.float32, Limits(**limits), token_budget))
+        return started[-1]
+
+    yield start
+    for engine in started:
+        await engine.aclose()
+
+
+@pytest.fixture
+def runner(tiny_model: TinyModel) -> Runner:
+    """A runner without scheduler and thread."""
+    return make_runner(tiny_model.base)
+
+
+@pytest.fixture
+def broken_folder(tmp_path: Path) -> Path:
+    """A folder that is no adapter."""
+    return tmp_path

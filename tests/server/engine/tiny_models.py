@@ -1,0 +1,131 @@
+"""Tiny random checkpoints and adapters on disk, and what transformers and PEFT answer from them. It knows no engine."""
+
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers.utils.logging import disable_progress_bar
+
+from brie_core.weights.base_model import BaseModel, open_base_model
+
+VOCAB_SIZE = 199
+CONTEXT_LENGTH = 256
+_SHAPE = {
+    "vocab_size": VOCAB_SIZE,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": CONTEXT_LENGTH,
+}
+_LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("Llama", {"tie_word_embeddings": False}),
+    "llama-tied": ("Llama", {"tie_word_embeddings": True}),
+    "llama-3": ("Llama", {"rope_parameters": _LLAMA3_ROPE}),
+    "qwen2": ("Qwen2", {}),
+    "qwen3": ("Qwen3", {"head_dim": 16}),
+}
+ADAPTERS: dict[str, dict[str, Any]] = {
+    "plain": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]},
+    "rslora": {"r": 9, "lora_alpha": 6, "use_rslora": True, "target_modules": ["q_proj", "v_proj", "up_proj"]},
+    "patterns": {
+        "r": 4,
+        "lora_alpha": 8,
+        "target_modules": ["q_proj", "k_proj", "v_proj", "gate_proj", "down_proj"],
+        "rank_pattern": {"k_proj": 2, "layers.1.self_attn.q_proj": 7},
+        "alpha_pattern": {"v_proj": 3, "layers.0.mlp.down_proj": 5},
+    },
+    "q-and-v": {"r": 3, "lora_alpha": 6, "target_modules": ["q_proj", "v_proj"]},
+    "all-linear": {"r": 5, "lora_alpha": 10, "target_modules": "all-linear"},
+    "one-layer": {"r": 4, "lora_alpha": 8, "target_modules": ["k_proj", "up_proj"], "layers_to_transform": [1]},
+}
+
+
+@dataclass(frozen=True)
+class TinyModel:
+    """A checkpoint and the adapters trained on it, all of them noise."""
+
+    base: BaseModel
+    adapters: Path
+
+    def adapter(self, kind: str, seed: int = 1) -> Path:
+        """The folder of an adapter, written by PEFT; another seed gives another adapter of that kind."""
+        folder = self.adapters / f"{kind}-{seed}"
+        if not folder.exists():
+            torch.manual_seed(seed)
+            with _future_warnings_ignored():
+                model = get_peft_model(_load(self.base.folder), LoraConfig(task_type="CAUSAL_LM", **ADAPTERS[kind]))
+            _randomise(model, "lora_", 0.3)
+            model.save_pretrained(str(folder))
+        return folder
+
+    def reference(self, token_ids: tuple[int, ...], max_tokens: int, adapter: Path | None = None) -> list[int]:
+        """What transformers, or PEFT, generates greedily in float32."""
+        model = _load(self.base.folder)
+        with _future_warnings_ignored():
+            return _generate(PeftModel.from_pretrained(model, adapter) if adapter else model, token_ids, max_tokens)
+
+
+def make_model(family: str, folder: Path) -> TinyModel:
+    """A random checkpoint of a family, written by transformers into `folder`."""
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers gives it no types
+    name, switches = FAMILIES[family]
+    torch.manual_seed(1)
+    config = getattr(transformers, f"{name}Config")(**(_SHAPE | switches))
+    model = getattr(transformers, f"{name}ForCausalLM")(config)
+    _randomise(model, "", 0.4)
+    model.save_pretrained(folder)
+    return TinyModel(open_base_model(family, folder, folder / "digests.json"), folder / "adapters")
+
+
+@lru_cache
+def token_ids(length: int, seed: int = 0) -> tuple[int, ...]:
+    """A random prompt."""
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(torch.randint(0, VOCAB_SIZE, (length,), generator=generator).tolist())
+
+
+def _load(folder: Path) -> Any:
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+
+def _future_warnings_ignored() -> "warnings.catch_warnings[None]":
+    """peft 0.21 reads attributes that transformers 5.23 has renamed."""
+    return warnings.catch_warnings(action="ignore", category=FutureWarning)
+
+
+def _randomise(model: torch.nn.Module, part: str, spread: float) -> None:
+    """Large weights everywhere, biases and norms too: initial ones would hide what is missing."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if part in name:
+                norm = "norm" in name
+                parameter.normal_(1.0 if norm else 0.0, 0.1 if norm else spread)
+
+
+def _generate(model: Any, prompt: tuple[int, ...], max_tokens: int) -> list[int]:
+    input_ids = torch.tensor([prompt])
+    output = model.generate(
+        input_ids=input_ids,
+        attention_mask=torch.ones_like(input_ids),
+        max_new_tokens=max_tokens,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    generated: list[int] = output[0, len(prompt) :].tolist()
+    return generated

@@ -1,0 +1,75 @@
+"""Tokens to text: never half a character, never past a stop string, whatever the pieces are."""
+
+import random
+
+import pytest
+
+from brie_core.text.tokenizer import Tokenizer
+from brie_core.weights.base_model import BaseModel
+from brie_server.adapters.residency_policy import Resident, evictions
+from brie_server.generation.detokenizer import Detokenizer
+from brie_server.generation.stopping import StopStrings
+
+TEXTS = [
+    "Who was Spinoza?",
+    "Déjà vu: 1½ ²③",
+    "🧀🧀 中文 العربية",
+    "  two  spaces\n\n\ttab",
+    "👩‍👩‍👧‍👦 family",
+    "a" * 40,
+    "\ufffd stays",
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(default_model: BaseModel) -> Tokenizer:
+    return Tokenizer(default_model.folder)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_the_pieces_are_the_text(text: str, tokenizer: Tokenizer) -> None:
+    detokenizer = Detokenizer(tokenizer.decode)
+    pieces = [detokenizer.add(token) for token in tokenizer.encode(text)]
+    assert "".join(pieces) + detokenizer.flush() == text
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_pieces_are_what_decoding_all_tokens_gives(seed: int, tokenizer: Tokenizer) -> None:
+    tokens = random.Random(seed).choices(range(tokenizer.vocab_size), k=60)
+    detokenizer = Detokenizer(tokenizer.decode)
+    pieces = [detokenizer.add(token) for token in tokens]
+    assert "".join(pieces) + detokenizer.flush() == tokenizer.decode(tokens)
+
+
+def test_no_piece_holds_half_a_character(tokenizer: Tokenizer) -> None:
+    detokenizer = Detokenizer(tokenizer.decode)
+    pieces = [detokenizer.add(token) for token in tokenizer.encode("🧀 中文 👩‍👩‍👧")]
+    assert not any("\ufffd" in piece for piece in pieces)
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_stop_strings_cut_as_if_the_text_came_whole(seed: int) -> None:
+    choose = random.Random(seed)
+    text = "".join(choose.choices("ab", k=40))
+    stops = ["".join(choose.choices("ab", k=choose.randint(2, 6))) for _ in range(choose.randint(0, 3))]
+    found, shown, stopped = StopStrings(stops), "", False
+    at = 0
+    while at < len(text) and not stopped:
+        size = choose.randint(1, 5)
+        piece, stopped = found.add(text[at : at + size])
+        shown, at = shown + piece, at + size
+    first = min(((text.index(stop) + len(stop), text.index(stop)) for stop in stops if stop in text), default=None)
+    assert shown + ("" if stopped else found.flush()) == (text if first is None else text[: first[1]])
+
+
+def test_text_that_cannot_begin_a_stop_string_is_shown_at_once() -> None:
+    stop = StopStrings(["###"])
+    assert stop.add("Hello #") == ("Hello ", False)
+    assert stop.add("!") == ("#!", False)
+
+
+def test_the_least_recently_used_adapter_goes_first_and_one_in_use_never() -> None:
+    residents = [Resident("old", 10, 0, 1), Resident("busy", 10, 1, 0), Resident("new", 10, 0, 2)]
+    assert evictions(residents, 30) == []
+    assert evictions(residents, 20) == ["old"]
+    assert evictions(residents, 0) == ["old", "new"]

@@ -1,0 +1,87 @@
+"""Labels: only what the assistant says is learnt, each stop token once, and the prompt is the server's own."""
+
+from pathlib import Path
+
+import pytest
+
+from brie_core.errors import InvalidDataset
+from brie_core.text.chat_template import ChatTemplate
+from brie_core.text.tokenizer import Tokenizer
+from brie_core.weights.base_model import BaseModel
+from brie_trainer.dataset import Turn, read_conversations
+from brie_trainer.labels import IGNORED, Example, build_examples, tokenise
+
+USER, FIRST = Turn("user", "Why is there bread?", trained=False), Turn("assistant", "Because of hunger.", trained=True)
+MORE, SECOND = Turn("user", "And hunger?", trained=False), Turn("assistant", "Ask the bread.", trained=True)
+STRIPPING = """{% for m in messages %}<|im_start|>{{ m.role }}
+{% if m.role == 'assistant' and loop.last %}<think>
+
+</think>
+
+{% endif %}{{ m.content }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+
+@pytest.fixture
+def tokenizer(default_model: BaseModel) -> Tokenizer:
+    return Tokenizer(default_model.folder)
+
+
+def learnt(example: Example, tokenizer: Tokenizer) -> str:
+    kept = [token for token, label in zip(example.input_ids, example.labels, strict=True) if label != IGNORED]
+    return tokenizer.decode(kept, skip_special_tokens=False)
+
+
+def test_every_assistant_turn_is_learnt_with_its_stop_token_once(tokenizer: Tokenizer) -> None:
+    (example,) = tokenise([USER, FIRST, MORE, SECOND], tokenizer)
+    assert learnt(example, tokenizer) == "Because of hunger.<|im_end|>Ask the bread.<|im_end|>"
+
+
+def test_a_label_is_the_token_itself_or_ignored(tokenizer: Tokenizer) -> None:
+    (example,) = tokenise([USER, FIRST], tokenizer)
+    assert all(label in {token, IGNORED} for token, label in zip(example.input_ids, example.labels, strict=True))
+
+
+def test_a_turn_of_weight_zero_is_read_but_not_learnt(tokenizer: Tokenizer) -> None:
+    quiet = Turn("assistant", FIRST.content, trained=False)
+    (example,) = tokenise([USER, quiet, MORE, SECOND], tokenizer)
+    assert learnt(example, tokenizer) == "Ask the bread.<|im_end|>"
+    assert example.input_ids == tokenise([USER, FIRST, MORE, SECOND], tokenizer)[0].input_ids
+
+
+def test_what_stands_before_an_answer_is_the_servers_prompt_token_by_token(tokenizer: Tokenizer) -> None:
+    for turns in read_conversations(Path("clients/examples/data/philosophy.jsonl"), "training_file"):
+        (example,) = tokenise(turns, tokenizer)
+        for number, turn in enumerate(turns):
+            if turn.trained:
+                before = [earlier.as_message() for earlier in turns[:number]]
+                prompt = tokenizer.encode(tokenizer.render(before, add_generation_prompt=True))
+                assert example.input_ids[: len(prompt)] == prompt
+                assert example.labels[len(prompt) - 1] == IGNORED
+                assert example.labels[len(prompt)] == example.input_ids[len(prompt)]
+
+
+def test_a_template_that_rewrites_earlier_turns_gives_one_example_per_answer(tokenizer: Tokenizer) -> None:
+    tokenizer.chat_template = ChatTemplate(STRIPPING, {})
+    examples = tokenise([USER, FIRST, MORE, SECOND], tokenizer)
+    assert [learnt(example, tokenizer).split("\n")[-1] for example in examples] == [
+        "Because of hunger.<|im_end|>",
+        "Ask the bread.<|im_end|>",
+    ]
+
+
+def test_a_template_without_a_stop_token_is_refused(tokenizer: Tokenizer) -> None:
+    tokenizer.chat_template = ChatTemplate("{% for m in messages %}{{ m.content }}\n{% endfor %}", {})
+    with pytest.raises(InvalidDataset, match="never stop"):
+        tokenise([USER, FIRST], tokenizer)
+
+
+def test_cutting_is_counted_and_what_has_nothing_left_is_dropped(tokenizer: Tokenizer) -> None:
+    (whole,) = tokenise([USER, FIRST], tokenizer)
+    start = next(at for at, label in enumerate(whole.labels) if label != IGNORED)
+    kept, counts = build_examples([[USER, FIRST], [USER, FIRST]], tokenizer, start + 2)
+    assert (counts.examples, counts.trained, counts.dropped) == (2, 4, 0)
+    assert counts.truncated == 2 * (len(whole.input_ids) - start - 2)
+    assert build_examples([[USER, FIRST]], tokenizer, start)[0] == []
+    assert [len(example.input_ids) for example in kept] == [start + 2] * 2
