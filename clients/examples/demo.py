@@ -15,7 +15,7 @@ from openai import OpenAI
 
 from walk import tell, walk
 
-EPOCHS = 2
+EPOCHS = 1
 
 
 def main() -> None:

@@ -58,7 +58,7 @@ def _train(client: OpenAI, report: Report, epochs: int, say: Callable[[str], Non
         validation_file=_upload(client, "philosophy-validation.jsonl"),
         suffix="philosophy",
         seed=7,
-        method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": epochs}}},
+        method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": epochs, "batch_size": 2}}},
     )
     report.job_id = job.id
     while job.status not in FINAL:

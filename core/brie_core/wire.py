@@ -8,6 +8,14 @@ from pydantic import BaseModel, ConfigDict
 T = TypeVar("T")
 
 
+QUANTIZATIONS = (
+    *("f32", "f16", "bf16", "q8_0", "q6_k"),
+    *("q5_k_m", "q5_k_s", "q5_0", "q5_1", "q4_k_m", "q4_k_s", "q4_0", "q4_1", "iq4_xs", "iq4_nl"),
+    *("q3_k_l", "q3_k_m", "q3_k_s", "iq3_m", "iq3_s", "q2_k"),
+)
+"""What an export may be asked for; the converter makes each of them."""
+
+
 class Wire(BaseModel):
     """What goes over the wire: unknown fields are kept by readers, so that old clients read new servers."""
 

@@ -47,7 +47,10 @@ def finished(client: OpenAI, job_id: str, seconds: float = 120) -> FineTuningJob
 
 def start(client: OpenAI, file: Path, **options: Any) -> FineTuningJob:
     return client.fine_tuning.jobs.create(
-        model="tiny", training_file=upload(client, file), hyperparameters={"n_epochs": 2}, **options
+        model="tiny",
+        training_file=upload(client, file),
+        hyperparameters={"n_epochs": 2, "batch_size": 4},
+        **options,
     )
 
 

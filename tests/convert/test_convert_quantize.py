@@ -12,6 +12,7 @@ import pytest
 from brie_convert.gguf_file import tally
 from brie_convert.llama_runtime import listening, open_file
 from brie_convert.quantize import QUANTIZATIONS, check_quantization, file_type, quantize
+from brie_core import wire
 from brie_core.errors import EngineFailure, InvalidRequest
 from brie_core.weights.base_model import BaseModel
 
@@ -93,3 +94,7 @@ def _log_callback() -> int | None:
 
 def _tensors(file: Path) -> dict[str, bytes]:
     return {tensor.name: tensor.data.tobytes() for tensor in gguf.GGUFReader(file).tensors}
+
+
+def test_the_api_offers_exactly_what_is_made() -> None:
+    assert set(wire.QUANTIZATIONS) == set(QUANTIZATIONS)

@@ -32,7 +32,11 @@ def start_job(client: OpenAI, folder: Path, epochs: int) -> FineTuningJob:
     with file.open("rb") as stream:
         file_id = client.files.create(file=stream, purpose="fine-tune").id
     return client.fine_tuning.jobs.create(
-        model="tiny", training_file=file_id, suffix="survivor", seed=1, hyperparameters={"n_epochs": epochs}
+        model="tiny",
+        training_file=file_id,
+        suffix="survivor",
+        seed=1,
+        hyperparameters={"n_epochs": epochs, "batch_size": 4},
     )
 
 

@@ -31,7 +31,7 @@ def test_automatic_numbers_are_always_usable(num_examples: int) -> None:
 
 
 def test_few_rows_are_passed_more_often_than_many() -> None:
-    assert auto_epochs(12, 4) > auto_epochs(200, 4) >= auto_epochs(5000, 8) == 1
+    assert auto_epochs(12, 2) > auto_epochs(200, 4) >= auto_epochs(5000, 8) == 1
 
 
 def test_what_is_given_is_kept() -> None:

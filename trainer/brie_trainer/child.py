@@ -7,6 +7,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from brie_core.libraries import environment_for_child
+
 _GRACE_SECONDS = 5.0
 
 
@@ -29,6 +31,7 @@ class Child:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                env=environment_for_child(os.environ),
             )
         return cls(process)
 

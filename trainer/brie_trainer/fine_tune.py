@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from brie_core.errors import InvalidDataset, NotFound
+from brie_core.errors import InvalidAdapter, InvalidDataset, NotFound
 from brie_core.settings import Settings
 from brie_core.store.adapters import AdapterStore
 from brie_core.store.files import FileStore
@@ -90,7 +90,10 @@ class FineTuneKind:
         if not source.is_dir():  # an older attempt's, rotated away before its worker could publish it
             return Change()
         provenance = {"job_id": job.id, "step": step, "metrics": event["metrics"]}
-        version = await asyncio.to_thread(self._adapters.publish, source, self._base, provenance)
+        try:
+            version = await asyncio.to_thread(self._adapters.publish, source, self._base, provenance)
+        except InvalidAdapter as error:  # a step that learnt nothing, or whose loss diverged: the run goes on
+            return Change(events=[NewEvent(message=f"Checkpoint at step {step} is not served: {error}", level="warn")])
         checkpoint = NewCheckpoint(
             step=step,
             model=f"{model_name(job)}:ckpt-step-{step}",

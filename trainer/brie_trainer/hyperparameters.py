@@ -34,7 +34,7 @@ class Hyperparameters:
 def choose(spec: Mapping[str, Any], *, num_examples: int, longest: int, config: Mapping[str, Any]) -> Hyperparameters:
     """Fill in what the job's `hyperparameters` and `brie` leave open; `config` is the base model's config.json."""
     given, brie = spec["hyperparameters"], spec["brie"]
-    batch_size = given["batch_size"] or (4 if num_examples < 500 else 8)
+    batch_size = given["batch_size"] or auto_batch_size(num_examples)
     multiplier = given["learning_rate_multiplier"] or 1.0
     rank = brie["rank"] or 16
     rate = auto_learning_rate(str(config["model_type"]), int(config["hidden_size"])) * multiplier
@@ -53,6 +53,13 @@ def auto_learning_rate(family: str, hidden_size: int) -> float:
     """The peak rate for LoRA on all linear layers."""
     exponent = _EXPONENTS.get(family, _LLAMA_EXPONENT)
     return float(min(5e-4 * (2000 / hidden_size) ** exponent, _MAX_LEARNING_RATE))
+
+
+def auto_batch_size(num_examples: int) -> int:
+    """Small for few rows: more steps are worth more than smoother ones."""
+    if num_examples < 200:
+        return 2
+    return 4 if num_examples < 1000 else 8
 
 
 def auto_epochs(num_examples: int, batch_size: int) -> int:

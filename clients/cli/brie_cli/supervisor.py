@@ -9,6 +9,8 @@ import urllib.error
 import urllib.request
 from types import FrameType
 
+from brie_core.libraries import environment_for_child
+
 _POLL_SECONDS = 0.2
 _GRACE_SECONDS = 15.0
 _RESTART_AFTER_SECONDS = 1.0
@@ -51,7 +53,9 @@ class Supervisor:
     def _start(self, module: str) -> None:
         """The child's stdin is a pipe that we never write to: it ends when we do."""
         command = [sys.executable, "-m", module, "--supervised"]
-        self._processes[module] = subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ)
+        self._processes[module] = subprocess.Popen(
+            command, stdin=subprocess.PIPE, env=environment_for_child(os.environ)
+        )
 
     def _ready(self) -> bool:
         try:

@@ -9,11 +9,10 @@ from litestar.response import File
 
 from brie_core.errors import InvalidRequest, NotFound
 from brie_core.store.jobs import Job, JobKind, JobStatus, NewEvent
-from brie_core.wire import ExportedFile, ExportError, ExportObject, Page, page_of
+from brie_core.wire import QUANTIZATIONS, ExportedFile, ExportError, ExportObject, Page, page_of
 from brie_server.api.services import Given
 from brie_server.schema.resources import CreateExport
 
-QUANTIZATIONS = ("f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q5_0", "q4_k_m", "q4_0")
 Limit = Annotated[int, QueryParameter(ge=1, le=1000)]
 
 
