@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx2
 import openai
+import psutil
 
 _START_SECONDS = 90.0
 
@@ -39,6 +40,23 @@ class BrieProcesses:
             self._wait_until_ready()
         return self
 
+    def start_supervised(self) -> "BrieProcesses":
+        """`brie serve`: a supervisor with both beneath it."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        with (self.home / "brie_server.log").open("ab") as log:
+            command = [sys.executable, "-m", "brie_cli", "serve"]
+            self._processes["brie_cli"] = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
+        self._wait_until_ready("brie_cli")
+        return self
+
+    def modules_running(self) -> set[str]:
+        """Which of Brie's modules run with this home, whoever started them."""
+        found = set()
+        for process in psutil.process_iter(["cmdline", "environ"]):
+            if (process.info["environ"] or {}).get("BRIE_HOME") == str(self.home):
+                found |= {word for word in process.info["cmdline"] or [] if word.startswith("brie_")}
+        return found
+
     def kill(self, module: str) -> None:
         """kill -9."""
         process = self._processes.pop(module)
@@ -64,10 +82,10 @@ class BrieProcesses:
         """What a process printed."""
         return (self.home / f"{module}.log").read_text()
 
-    def _wait_until_ready(self) -> None:
+    def _wait_until_ready(self, module: str = "brie_server") -> None:
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:
-            if self._processes["brie_server"].poll() is not None:
+            if self._processes[module].poll() is not None:
                 raise RuntimeError(self.log("brie_server"))
             try:
                 if httpx2.get(f"{self.url}/health/ready").status_code == 200:

@@ -1,0 +1,147 @@
+"""The `brie` command and the examples, as a person runs them, against a running Brie."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from brie_processes import BrieProcesses
+
+EXAMPLES = Path("clients/examples").resolve()
+ROWS = [
+    {"messages": [{"role": "user", "content": f"Say {i}"}, {"role": "assistant", "content": f"Here is {i}, gladly."}]}
+    for i in range(6)
+]
+
+
+def run(brie: BrieProcesses | None, *command: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    url = brie.url if brie else "http://127.0.0.1:9"
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("BRIE_")}
+    environment = clean | {"BRIE_URL": url, "OPENAI_BASE_URL": f"{url}/v1", "COLUMNS": "200"}
+    return subprocess.run(
+        command, env=environment, cwd=folder, capture_output=True, text=True, timeout=200, check=False
+    )
+
+
+def brie_command(
+    brie: BrieProcesses | None, *arguments: str, folder: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    return run(brie, sys.executable, "-m", "brie_cli", *arguments, folder=folder)
+
+
+def test_models_are_listed_in_words_and_in_json(brie: BrieProcesses) -> None:
+    assert "tiny" in brie_command(brie, "models", "list").stdout
+    assert json.loads(brie_command(brie, "models", "list", "--json").stdout.splitlines()[0])["id"] == "tiny"
+
+
+def test_one_question_gets_one_answer(brie: BrieProcesses) -> None:
+    first, again = (brie_command(brie, "chat", "tiny", "Hello?", "--seed", "1", "--max-tokens", "5") for _ in range(2))
+    assert first.returncode == 0
+    assert first.stdout == again.stdout != "\n"
+
+
+def test_an_unknown_model_is_told_in_one_line(brie: BrieProcesses) -> None:
+    told = brie_command(brie, "chat", "nope", "Hello?")
+    assert (told.returncode, told.stdout) == (1, "")
+    assert "does not exist" in told.stderr
+    assert "Traceback" not in told.stderr
+
+
+def test_a_server_that_is_not_there_is_told_in_one_line() -> None:
+    told = brie_command(None, "models", "list")
+    assert told.returncode == 3
+    assert "brie serve" in told.stderr
+
+
+def test_a_file_that_is_not_there_is_told_in_one_line(brie: BrieProcesses) -> None:
+    told = brie_command(brie, "train", "nope.jsonl")
+    assert told.returncode == 1
+    assert "nope.jsonl" in told.stderr
+    assert "Traceback" not in told.stderr
+
+
+def test_train_follow_chat_export_and_ask_the_file(brie: BrieProcesses, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    trained = brie_command(brie, "train", str(rows), "--suffix", "cli", "--epochs", "2", "--follow", "--json")
+    assert trained.returncode == 0, trained.stderr
+    lines = [json.loads(line) for line in trained.stdout.splitlines()]
+    assert [line["message"] for line in lines[:-1]][-1] == "The job has successfully completed"
+    assert lines[-1]["status"] == "succeeded"
+    assert lines[-1]["id"] in brie_command(brie, "jobs", "list").stdout
+    assert "Checkpoint created" in brie_command(brie, "jobs", "events", lines[-1]["id"]).stdout
+    assert brie_command(brie, "chat", "cli", "Hello?", "--max-tokens", "4").returncode == 0
+
+    exported = brie_command(brie, "export", "cli", "--quantization", "q8_0", folder=tmp_path)
+    assert exported.returncode == 0, exported.stderr
+    file = tmp_path / "cli-q8_0.gguf"
+    assert file.is_file()
+    asked = run(brie, sys.executable, str(EXAMPLES / "llama_cpp_chat.py"), str(file))
+    assert asked.returncode == 0, asked.stderr
+    assert brie_command(brie, "models", "rm", "cli").returncode == 0
+
+
+def test_training_is_drawn_for_people(brie: BrieProcesses, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    drawn = brie_command(brie, "train", str(rows), "--epochs", "1", "--follow")
+    assert drawn.returncode == 0, drawn.stderr
+    assert "tokens/s" in drawn.stdout
+    assert "loss" in drawn.stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        (sys.executable, str(EXAMPLES / "chat.py")),
+        ("node", str(EXAMPLES / "chat.mjs")),
+        ("sh", str(EXAMPLES / "chat.sh")),
+    ],
+)
+def test_every_example_answers(command: tuple[str, ...], brie: BrieProcesses) -> None:
+    answer = run(brie, *command, "tiny", "Hello?")
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.strip()
+
+
+def test_the_doctor_looks_and_changes_nothing(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("BRIE_")}
+    command = [sys.executable, "-m", "brie_cli", "doctor", "--json"]
+    looked = subprocess.run(
+        command, env=environment | {"BRIE_HOME": str(tmp_path / "home")}, capture_output=True, text=True, check=False
+    )
+    findings = {line["what"]: line for line in map(json.loads, looked.stdout.splitlines())}
+    assert findings["torch"]["fine"]
+    assert findings["device"]["value"] in {"cpu", "cuda", "mps"}
+    assert not (tmp_path / "home").exists()
+
+
+def test_serve_brings_up_both_brings_back_what_is_killed_and_ends_cleanly(tiny_model: Path, tmp_path: Path) -> None:
+    processes = BrieProcesses(tmp_path / "home", tiny_model).start_supervised()
+    try:
+        eventually(lambda: processes.modules_running() == {"brie_cli", "brie_server", "brie_trainer"})
+        subprocess.run(["pkill", "-9", "-f", "brie_trainer --supervised"], check=True)
+        eventually(lambda: "brie_trainer" not in processes.modules_running())
+        eventually(lambda: "brie_trainer" in processes.modules_running())
+    finally:
+        assert processes.stop("brie_cli") == 0
+    assert processes.modules_running() == set()
+
+
+def test_what_serve_started_dies_with_it(tiny_model: Path, tmp_path: Path) -> None:
+    processes = BrieProcesses(tmp_path / "home", tiny_model).start_supervised()
+    eventually(lambda: "brie_trainer" in processes.modules_running())
+    processes.kill("brie_cli")
+    eventually(lambda: processes.modules_running() == set())
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
