@@ -89,9 +89,8 @@ class FineTuneKind:
         source = folder / "checkpoints" / f"checkpoint-{step}"
         if not source.is_dir():  # an older attempt's, rotated away before its worker could publish it
             return Change()
-        provenance = {"job_id": job.id, "step": step, "metrics": event["metrics"]}
         try:
-            version = await asyncio.to_thread(self._adapters.publish, source, self._base, provenance)
+            version = await asyncio.to_thread(self._adapters.publish, source, self._base, event["provenance"])
         except InvalidAdapter as error:  # a step that learnt nothing, or whose loss diverged: the run goes on
             return Change(events=[NewEvent(message=f"Checkpoint at step {step} is not served: {error}", level="warn")])
         checkpoint = NewCheckpoint(
@@ -104,9 +103,7 @@ class FineTuneKind:
 
     async def _result(self, job: Job, event: Mapping[str, Any]) -> Change:
         provenance = event["provenance"]
-        version = await asyncio.to_thread(
-            self._adapters.publish, Path(event["folder"]), self._base, {"suffix": job.spec["suffix"], **provenance}
-        )
+        version = await asyncio.to_thread(self._adapters.publish, Path(event["folder"]), self._base, provenance)
         metrics = await self._files.save(
             _once(_csv(provenance["history"])), filename="step_metrics.csv", purpose="fine-tune-results"
         )

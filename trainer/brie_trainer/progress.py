@@ -12,6 +12,7 @@ from brie_trainer.evaluation import Evaluation
 from brie_trainer.labels import Example
 
 _SAVE_EVERY = 100
+_OURS = "brie"
 
 Emit = Callable[[dict[str, Any]], None]
 Validate = Callable[[SFTTrainer, Sequence[Example]], Evaluation]
@@ -44,7 +45,6 @@ class Progress(TrainerCallback):
         self._pace = _Pace()
         self._trainer: SFTTrainer | None = None
         self.last_evaluation: Evaluation | None = None
-        self.history: list[dict[str, Any]] = []
 
     def attach(self, trainer: SFTTrainer) -> None:
         """The trainer exists only after its callbacks do."""
@@ -87,7 +87,7 @@ class Progress(TrainerCallback):
             "learning_rate": float(logs["learning_rate"]),
             "epoch": round(float(state.epoch or 0.0), 3),
         }
-        self._report(metrics | self._speed(state))
+        self._report(state, metrics | self._speed(state))
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Validate, and see to it that every epoch ends in a checkpoint."""
@@ -96,14 +96,17 @@ class Progress(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """A checkpoint is on disk."""
-        metrics = {name: value for record in self.history[-2:] for name, value in record.items()}
-        self._emit({"type": "checkpoint", "step": state.global_step, "metrics": metrics | {"step": state.global_step}})
+        history = history_of(state)
+        metrics = {name: value for record in history[-2:] for name, value in record.items()}
+        told = {"step": state.global_step, "metrics": metrics | {"step": state.global_step}, "history": history}
+        self._emit({"type": "checkpoint", **told})
 
     def _run_validation(self, state: TrainerState) -> None:
         if self._trainer is None or not self._validation:
             return
         self.last_evaluation = found = self._validate(self._trainer, self._validation)
         self._report(
+            state,
             {
                 "step": state.global_step,
                 "total_steps": state.max_steps,
@@ -111,7 +114,7 @@ class Progress(TrainerCallback):
                 "valid_mean_token_accuracy": found.accuracy,
                 "full_valid_loss": found.loss,
                 "full_valid_mean_token_accuracy": found.accuracy,
-            }
+            },
         )
 
     def _speed(self, state: TrainerState) -> dict[str, float]:
@@ -122,6 +125,12 @@ class Progress(TrainerCallback):
             "eta_seconds": round(seconds * (state.max_steps - state.global_step), 1),
         }
 
-    def _report(self, metrics: dict[str, Any]) -> None:
-        self.history.append(metrics)
+    def _report(self, state: TrainerState, metrics: dict[str, Any]) -> None:
+        """Tell, and keep with the trainer's own state, which a checkpoint carries into the next attempt."""
+        state.log_history.append({_OURS: metrics})  # type: ignore[dict-item]  # the Trainer only stores what is in it
         self._emit({"type": "metrics", "data": metrics})
+
+
+def history_of(state: TrainerState) -> list[dict[str, Any]]:
+    """Every step's metrics from the run's beginning, also over several attempts."""
+    return [dict(entry[_OURS]) for entry in state.log_history if _OURS in entry]  # type: ignore[call-overload]

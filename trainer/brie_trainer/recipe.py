@@ -19,7 +19,9 @@ from trl.trainer.sft_trainer import SFTTrainer
 from brie_trainer.evaluation import Evaluation, evaluate
 from brie_trainer.hyperparameters import Hyperparameters
 from brie_trainer.labels import Example
-from brie_trainer.progress import Progress
+from brie_trainer.progress import Progress, history_of
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,9 +37,9 @@ class Run:
     hyperparameters: Hyperparameters
     seed: int
     device: str
-    """auto, cpu, cuda or mps."""
+    """cpu, cuda or mps."""
     dtype: str
-    """auto, float32 or bfloat16."""
+    """float32 or bfloat16: of the weights; the adapter is trained in float32."""
     resume_from: Path | None
 
 
@@ -52,19 +54,15 @@ class Outcome:
     validation: Evaluation | None
     history: Sequence[Mapping[str, Any]]
     """The metrics of every step, in order."""
-    device: str
-    dtype: str
 
 
 def train(run: Run, emit: Callable[[dict[str, Any]], None]) -> Outcome:
     """Train to the end; `emit` gets each event as a JSON-ready object."""
-    device = choose_device(run.device)
-    dtype = choose_dtype(run.dtype, device)
-    model = AutoModelForCausalLM.from_pretrained(run.base, dtype=dtype, local_files_only=True)
+    model = AutoModelForCausalLM.from_pretrained(run.base, dtype=_DTYPES[run.dtype], local_files_only=True)
     progress = Progress(emit, run.validation, _validate, num_tokens=sum(len(e.input_ids) for e in run.training))
     trainer = SFTTrainer(
         model=model,
-        args=_arguments(run, device, dtype),
+        args=_arguments(run),
         train_dataset=_dataset(run.training),
         processing_class=_padding_tokenizer(run.base),
         peft_config=_lora(run.hyperparameters),
@@ -79,9 +77,7 @@ def train(run: Run, emit: Callable[[dict[str, Any]], None]) -> Outcome:
         steps=trainer.state.global_step,
         trained_tokens=sum(e.num_trained for e in run.training) * run.hyperparameters.n_epochs,
         validation=progress.last_evaluation,
-        history=progress.history,
-        device=device,
-        dtype=str(dtype).removeprefix("torch."),
+        history=history_of(trainer.state),
     )
 
 
@@ -94,15 +90,12 @@ def choose_device(wanted: str) -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def choose_dtype(wanted: str, device: str) -> torch.dtype:
-    """bf16 where the hardware multiplies it fast, else f32."""
+def choose_dtype(wanted: str, device: str) -> str:
+    """bf16 where the hardware multiplies it fast, else f32; also f32 for float16, whose range training overflows."""
     if wanted != "auto":
-        return torch.bfloat16 if wanted == "bfloat16" else torch.float32
-    if device == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    if device == "mps":
-        return torch.bfloat16
-    return torch.bfloat16 if _cpu_multiplies_bf16() else torch.float32
+        return "bfloat16" if wanted == "bfloat16" else "float32"
+    fast = {"cuda": torch.cuda.is_bf16_supported, "mps": lambda: True, "cpu": _cpu_multiplies_bf16}[device]
+    return "bfloat16" if fast() else "float32"
 
 
 def _cpu_multiplies_bf16() -> bool:
@@ -138,7 +131,7 @@ def _lora(chosen: Hyperparameters) -> LoraConfig:
     )
 
 
-def _arguments(run: Run, device: str, dtype: torch.dtype) -> SFTConfig:
+def _arguments(run: Run) -> SFTConfig:
     chosen = run.hyperparameters
     total_steps = math.ceil(len(run.training) / chosen.batch_size) * chosen.n_epochs
     return SFTConfig(
@@ -150,8 +143,8 @@ def _arguments(run: Run, device: str, dtype: torch.dtype) -> SFTConfig:
         lr_scheduler_type="cosine",
         warmup_steps=min(10, total_steps // 10),  # the first warm-up step learns nothing
         max_grad_norm=1.0,
-        bf16=dtype == torch.bfloat16,
-        use_cpu=device == "cpu",
+        bf16=run.dtype == "bfloat16",
+        use_cpu=run.device == "cpu",
         gradient_checkpointing=False,
         train_sampling_strategy="group_by_length",
         length_column_name="length",
@@ -165,6 +158,6 @@ def _arguments(run: Run, device: str, dtype: torch.dtype) -> SFTConfig:
         save_total_limit=3,
         seed=run.seed,
         data_seed=run.seed,
-        dataloader_pin_memory=device == "cuda",
+        dataloader_pin_memory=run.device == "cuda",
         dataset_kwargs={"skip_prepare_dataset": True},
     )

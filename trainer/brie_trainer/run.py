@@ -68,10 +68,8 @@ def _attempt(folder: Path, job: Mapping[str, Any], emit: Emit) -> dict[str, Any]
     base, spec = Path(job["base"]["folder"]), job["spec"]
     config, tokenizer = read_json(base / "config.json"), Tokenizer(base)
     limit = min(spec["brie"]["max_length"] or sys.maxsize, int(config["max_position_embeddings"]))
-    training, counts = _examples(folder, job, "training_file", tokenizer, limit)
-    validation, _ = (
-        _examples(folder, job, "validation_file", tokenizer, limit) if job["validation_file"] else ([], None)
-    )
+    training, counts = _examples(job, "training_file", tokenizer, limit)
+    validation, _ = _examples(job, "validation_file", tokenizer, limit) if job["validation_file"] else ([], None)
     chosen = choose(spec, num_examples=counts.examples, longest=counts.longest, config=config)
     emit({"type": "started", "hyperparameters": asdict(chosen), "counts": asdict(counts)})
     if counts.truncated:
@@ -79,8 +77,9 @@ def _attempt(folder: Path, job: Mapping[str, Any], emit: Emit) -> dict[str, Any]
         message = f"{share:.1%} of the training tokens lie beyond {chosen.max_length} tokens and were cut off"
         emit({"type": "message", "level": "warn", "message": message})
 
-    from brie_trainer.recipe import Run, train
+    from brie_trainer.recipe import Run, choose_device, choose_dtype, train
 
+    device = choose_device(job["device"])
     run = Run(
         base=base,
         output=folder,
@@ -88,33 +87,32 @@ def _attempt(folder: Path, job: Mapping[str, Any], emit: Emit) -> dict[str, Any]
         validation=validation,
         hyperparameters=chosen,
         seed=spec["seed"],
-        device=job["device"],
-        dtype=job["dtype"],
+        device=device,
+        dtype=choose_dtype(job["dtype"], device),
         resume_from=last_checkpoint(Path(earlier) for earlier in job["earlier"]),
     )
-    outcome = train(run, emit)
-    provenance = {
+    facts = {
         "job_id": job["job_id"],
-        "training": {
-            **asdict(chosen),
-            "seed": spec["seed"],
-            "steps": outcome.steps,
-            "device": outcome.device,
-            "dtype": outcome.dtype,
-            "tokens": outcome.trained_tokens,
-            "counts": asdict(counts),
-        },
+        "training": {**asdict(chosen), "seed": run.seed, "device": run.device, "dtype": run.dtype},
+        "counts": asdict(counts),
         "tokenizer": {"digest": tokenizer.digest, "chat_template_digest": tokenizer.template_digest},
-        "datasets": _datasets(folder, job),
-        "history": list(outcome.history),
+        "datasets": _datasets(job),
         "software": _software(),
     }
+    outcome = train(run, lambda event: emit(_with_facts(event, facts)))
     return {
         "type": "result",
         "folder": str(outcome.adapter),
         "trained_tokens": outcome.trained_tokens,
-        "provenance": provenance,
+        "provenance": facts | {"step": outcome.steps, "history": list(outcome.history)},
     }
+
+
+def _with_facts(event: dict[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """A checkpoint is published like a result, so it must tell as much."""
+    if event["type"] != "checkpoint":
+        return event
+    return {**event, "provenance": {**facts, "step": event["step"], "history": event.pop("history")}}
 
 
 def last_checkpoint(attempts: Iterable[Path]) -> Path | None:
@@ -126,9 +124,9 @@ def last_checkpoint(attempts: Iterable[Path]) -> Path | None:
 
 
 def _examples(
-    folder: Path, job: Mapping[str, Any], param: FileParam, tokenizer: Tokenizer, limit: int
+    job: Mapping[str, Any], param: FileParam, tokenizer: Tokenizer, limit: int
 ) -> tuple[list[Example], TokenCounts]:
-    conversations = read_conversations(folder / job[param], param)
+    conversations = read_conversations(Path(job[param]), param)
     examples, counts = build_examples(conversations, tokenizer, limit)
     if not examples:
         raise InvalidDataset(
@@ -140,11 +138,9 @@ def _examples(
     return examples, counts
 
 
-def _datasets(folder: Path, job: Mapping[str, Any]) -> dict[str, Any]:
-    files = {param: job[param] for param in ("training_file", "validation_file") if job[param]}
-    return {
-        param: {"file_id": job["spec"][param], "sha256": file_digest(folder / name)} for param, name in files.items()
-    }
+def _datasets(job: Mapping[str, Any]) -> dict[str, Any]:
+    files = {param: Path(job[param]) for param in ("training_file", "validation_file") if job[param]}
+    return {param: {"file_id": job["spec"][param], "sha256": file_digest(file)} for param, file in files.items()}
 
 
 def _software() -> dict[str, str]:

@@ -47,12 +47,13 @@ async def retrieve_adapter(name: FromPath[str], services: Given) -> AdapterObjec
     return _adapter(await services.aliases.get(name.removeprefix("/")), services)
 
 
-@put("/adapters/{name:str}", status_code=200, operation_id="pointAdapter")
+@put("/adapters/{name:path}", status_code=200, operation_id="pointAdapter")
 async def point_adapter(name: FromPath[str], data: JSONBody[PointAdapter], services: Given) -> AdapterObject:
     """Point a name at a version: 409 unless it points at `expected_version` now (null: the name is new)."""
-    check_free_name(name, services, param="name")
+    alias = name.removeprefix("/")
+    check_free_name(alias, services, param="name")
     services.adapters.open(data.version)
-    return _adapter(await services.aliases.move(name, data.version, expected=data.expected_version), services)
+    return _adapter(await services.aliases.move(alias, data.version, expected=data.expected_version), services)
 
 
 @delete("/adapters/{name:path}", status_code=200, operation_id="deleteAdapter")
