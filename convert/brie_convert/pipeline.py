@@ -85,7 +85,7 @@ def _adapter(request: ExportRequest) -> LoraAdapter | None:
         return None
     adapter = read_adapter(request.adapter.folder, request.base.linear_modules)
     check_values(adapter)
-    if adapter_digest(adapter) != request.adapter.version:
+    if adapter_digest(adapter, request.base.digest) != request.adapter.version:
         raise InvalidAdapter(
             f"Adapter version {request.adapter.version[:12]} is damaged on disk: it will not be exported.",
             param="model",

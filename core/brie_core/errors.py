@@ -2,13 +2,12 @@
 
     BrieError                       500  server_error
     ├── InvalidRequest              400  invalid_request_error   (param names the field)
-    │   ├── InvalidDataset          400    invalid_training_file | invalid_validation_file | invalid_n_examples
+    │   ├── InvalidDataset          400    invalid_training_file | invalid_validation_file
     │   ├── InvalidAdapter          400    adapter_*             a folder that is not a sound LoRA adapter of this base
     │   └── ContextLengthExceeded   400    context_length_exceeded
     ├── Unauthenticated             401    invalid_api_key
     ├── NotFound                    404    model_not_found | file_not_found | job_not_found | ...
-    ├── Conflict                    409    version_conflict | adapter_exists
-    ├── TooLarge                    413    request_too_large
+    ├── Conflict                    409    version_conflict | adapter_in_use
     ├── UnsupportedMedia            415    unsupported_media_type
     ├── Overloaded                  429    server_overloaded     (Retry-After)
     ├── NotReady                    503    not_ready             (Retry-After)
@@ -86,14 +85,6 @@ class Conflict(BrieError):
 
     status = 409
     type = "invalid_request_error"
-
-
-class TooLarge(BrieError):
-    """The body is larger than the server takes."""
-
-    status = 413
-    type = "invalid_request_error"
-    default_code = "request_too_large"
 
 
 class UnsupportedMedia(BrieError):

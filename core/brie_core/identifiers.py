@@ -9,18 +9,12 @@ from brie_core.errors import InvalidRequest
 
 _ALPHABET = string.ascii_lowercase + string.digits
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_ID = re.compile(r"[a-z]+[-_][A-Za-z0-9]{1,64}")
 
 
 def new_id(prefix: str) -> str:
     """A fresh id such as `ftjob-0mcz1k8a4f...`: time first, so ids sort by creation, then 80 random bits."""
     stamp = _base36(time.time_ns() // 1_000_000).rjust(9, "0")
     return f"{prefix}-{stamp}{''.join(secrets.choice(_ALPHABET) for _ in range(15))}"
-
-
-def is_id(text: str, prefix: str) -> bool:
-    """Whether `text` can be an id made by `new_id(prefix)`; anything else must not reach the file system."""
-    return text.startswith(f"{prefix}-") and _ID.fullmatch(text) is not None
 
 
 def check_name(name: str, param: str) -> str:

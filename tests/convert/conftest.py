@@ -167,7 +167,7 @@ def _training_libraries_may_deprecate_each_other() -> Iterator[None]:
 def _version(base: BaseModel, adapter: Path) -> str:
     """As the store would name it; a folder it would refuse has no name."""
     try:
-        return adapter_digest(read_adapter(adapter, base.linear_modules))
+        return adapter_digest(read_adapter(adapter, base.linear_modules), base.digest)
     except InvalidAdapter:
         return "0" * 64
 

@@ -50,7 +50,7 @@ def test_the_manifest_tells_what_went_in_and_what_came_out(
     assert manifest["files"][0]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest() == result.files[0].sha256
     assert manifest["inputs"]["base"] == base.digest
     assert manifest["inputs"]["adapter"]["adapter_model.safetensors"] == weights
-    assert manifest["adapter"] == {"version": adapter_digest(read_adapter(adapter, base.linear_modules))}
+    assert manifest["adapter"] == {"version": adapter_digest(read_adapter(adapter, base.linear_modules), base.digest)}
     assert manifest["tensors"]["types"] == tally(file).types
     assert manifest["verification"]["texts"] == 3000
     assert manifest["versions"]["gguf"]

@@ -47,7 +47,7 @@ def _finish(folder: Path) -> int:
 
 
 def _adapter(base: BaseModel, folder: Path) -> dict[str, str]:
-    return {"version": adapter_digest(read_adapter(folder, base.linear_modules)), "folder": str(folder)}
+    return {"version": adapter_digest(read_adapter(folder, base.linear_modules), base.digest), "folder": str(folder)}
 
 
 def _kill_at(message: str, folder: Path, number: signal.Signals) -> int:

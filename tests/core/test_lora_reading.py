@@ -94,6 +94,8 @@ def _peft_scale(folder: Path, base: Path, name: str) -> float:
         ({"lora_alpha": "x"}, "adapter_config_invalid"),
         ({"r": 8}, "adapter_shape_mismatch"),
         ({"rank_pattern": {"(": 2}}, "adapter_config_invalid"),
+        ({"layers_to_transform": 1.5}, "adapter_config_invalid"),
+        ({"layers_to_transform": [[1]]}, "adapter_config_invalid"),
     ],
 )
 def test_a_config_that_cannot_be_applied_is_refused(

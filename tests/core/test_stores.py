@@ -85,6 +85,35 @@ def test_a_version_of_another_base_is_not_served(
         assert caught.value.code == "adapter_base_mismatch"
 
 
+def test_publishing_again_repairs_a_damaged_version(
+    adapters: AdapterStore, tiny_lora: Path, tiny_base: BaseModel
+) -> None:
+    version = adapters.publish(tiny_lora, tiny_base, {})
+    (version.folder / "adapter_model.safetensors").write_bytes(b"torn")
+    adapters.verify(adapters.publish(tiny_lora, tiny_base, {}), tiny_base)
+
+
+def test_the_same_tensors_over_another_base_are_another_version(
+    adapters: AdapterStore, tiny_lora: Path, tiny_base: BaseModel, default_model: BaseModel, tmp_path: Path
+) -> None:
+    twin = write_tiny_llama(tmp_path / "twin", default_model.folder, initializer_range=0.1)
+    other = open_base_model("twin", twin, tmp_path / "digests.json")
+    first, second = adapters.publish(tiny_lora, tiny_base, {}), adapters.publish(tiny_lora, other, {})
+    assert first.digest != second.digest
+    adapters.verify(second, other)
+
+
+@pytest.mark.parametrize("manifest", ["{", "[]", '{"base": "x"}', "{}"])
+def test_a_brie_json_that_cannot_be_read_is_refused(
+    manifest: str, adapters: AdapterStore, tiny_lora: Path, tiny_base: BaseModel, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(tiny_lora, tmp_path / "copy"))
+    (copy / "brie.json").write_text(manifest)
+    with pytest.raises(InvalidAdapter) as caught:
+        adapters.publish(copy, tiny_base, {})
+    assert caught.value.code == "adapter_config_invalid"
+
+
 def test_a_refused_adapter_leaves_nothing_behind(adapters: AdapterStore, tiny_base: BaseModel, tmp_path: Path) -> None:
     with pytest.raises(InvalidAdapter):
         adapters.publish(tmp_path, tiny_base, {})

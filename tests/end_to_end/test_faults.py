@@ -94,7 +94,7 @@ def test_a_worker_that_is_stopped_gives_its_job_back(fragile: BrieProcesses, tmp
     job = start_job(client, tmp_path, epochs=12)
     wait(lambda: client.fine_tuning.jobs.checkpoints.list(job.id).data)
     assert fragile.stop("brie_trainer") == 0
-    assert client.fine_tuning.jobs.retrieve(job.id).status == "queued"
+    assert client.fine_tuning.jobs.retrieve(job.id).status == "running"
     fragile.start("brie_trainer")
     assert wait(lambda: ended(client, job.id)).status == "succeeded"
 

@@ -9,10 +9,11 @@ from brie_core.text.chat_template import ChatTemplate
 from brie_core.text.tokenizer import Tokenizer
 from brie_core.weights.base_model import BaseModel
 from brie_trainer.dataset import Turn, read_conversations
-from brie_trainer.labels import IGNORED, Example, build_examples, tokenise
+from brie_trainer.labels import IGNORED, Example, build_examples, check_renders, tokenise
 
 USER, FIRST = Turn("user", "Why is there bread?", trained=False), Turn("assistant", "Because of hunger.", trained=True)
 MORE, SECOND = Turn("user", "And hunger?", trained=False), Turn("assistant", "Ask the bread.", trained=True)
+REFUSING = """{% if messages[0].content == 'b' %}{{ raise_exception('no b') }}{% endif %}x<|im_end|>"""
 STRIPPING = """{% for m in messages %}<|im_start|>{{ m.role }}
 {% if m.role == 'assistant' and loop.last %}<think>
 
@@ -60,6 +61,24 @@ def test_what_stands_before_an_answer_is_the_servers_prompt_token_by_token(token
                 assert example.input_ids[: len(prompt)] == prompt
                 assert example.labels[len(prompt) - 1] == IGNORED
                 assert example.labels[len(prompt)] == example.input_ids[len(prompt)]
+
+
+@pytest.mark.parametrize("answer", ["\n\nHello", "  Hello", "\tHello"])
+def test_an_answer_that_begins_with_white_space_follows_the_servers_prompt(answer: str, tokenizer: Tokenizer) -> None:
+    turns = [USER, Turn("assistant", answer, trained=True)]
+    (example,) = tokenise(turns, tokenizer)
+    prompt = tokenizer.encode(tokenizer.render([USER.as_message()], add_generation_prompt=True))
+    assert example.input_ids[: len(prompt)] == prompt
+    assert learnt(example, tokenizer) == f"{answer}<|im_end|>"
+
+
+def test_a_row_that_cannot_be_rendered_is_numbered(tokenizer: Tokenizer) -> None:
+    tokenizer.chat_template = ChatTemplate(
+        "{% if messages[0].content == 'b' %}{{ raise_exception('no b') }}{% endif %}x<|im_end|>", {}
+    )
+    bad = [Turn("user", "b", trained=False), FIRST]
+    with pytest.raises(InvalidDataset, match=r"Row 2 of the training file .*no b"):
+        check_renders([[USER, Turn("assistant", "a", trained=False)], bad], tokenizer, "training_file")
 
 
 def test_a_template_that_rewrites_earlier_turns_gives_one_example_per_answer(tokenizer: Tokenizer) -> None:

@@ -12,6 +12,7 @@ _ROLES = ("system", "developer", "user", "assistant")
 _UNSUPPORTED = ("tool_calls", "function_call", "tool_call_id")
 
 FileParam = Literal["training_file", "validation_file"]
+FILE_PARAMS: tuple[FileParam, ...] = ("training_file", "validation_file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,9 @@ def _conversation(row: Mapping[str, Any]) -> Conversation:
         if row.get(name):
             raise ValueError(f"has {name!r}, which cannot be trained on yet.")
     turns = [_turn(message, number) for number, message in enumerate(messages)]
+    first = next((turn.role for turn in turns if turn.role != "system"), None)
+    if first == "assistant":
+        raise ValueError("begins with an assistant message: an answer needs the user's question before it.")
     if turns[-1].role != "assistant":
         raise ValueError(f"ends with a message of role {turns[-1].role!r}: the last message must be the assistant's.")
     if not any(turn.trained for turn in turns):
@@ -88,6 +92,8 @@ def _text(content: Any, where: str) -> str:
     text = "".join(part["text"] for part in parts)
     if not text.strip():
         raise ValueError(f"{where} content is empty.")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError(f"{where} content has half of a surrogate pair, which is no character.")
     return text
 
 

@@ -17,8 +17,11 @@ from brie_core.store.adapters import AdapterStore
 from brie_core.store.files import FileStore
 from brie_core.store.job_store import Change, NewCheckpoint
 from brie_core.store.jobs import Job, JobStatus, NewEvent
+from brie_core.text.tokenizer import Tokenizer
 from brie_core.weights.base_model import BaseModel
+from brie_trainer.dataset import FILE_PARAMS, FileParam, read_conversations
 from brie_trainer.kind import check_base, failure
+from brie_trainer.labels import check_renders
 
 _COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
 
@@ -38,17 +41,25 @@ class FineTuneKind:
         """Where the job keeps its own links to its data."""
         return self._settings.home / "jobs" / job.id / "data"
 
-    async def keep_data(self, job: Job) -> dict[str, Path]:
+    async def keep_data(self, job: Job) -> dict[FileParam, Path]:
         """Link the job's files into its folder, so that deleting them elsewhere does not stop it."""
         folder = self.data_folder(job)
         folder.mkdir(parents=True, exist_ok=True)
-        kept = {}
-        for param in ("training_file", "validation_file"):
+        kept: dict[FileParam, Path] = {}
+        for param in FILE_PARAMS:
             if (file_id := job.spec[param]) is not None:
                 kept[param] = folder / f"{param}.jsonl"
                 if not kept[param].is_file():
                     _link(await self._stored(file_id, param), kept[param])
         return kept
+
+    async def validate(self, job: Job) -> None:
+        """Read and tokenise every row; raises InvalidDataset with the first that cannot be trained on."""
+        for param, file in (await self.keep_data(job)).items():
+            await asyncio.to_thread(self._validate_file, file, param)
+
+    def _validate_file(self, file: Path, param: FileParam) -> None:
+        check_renders(read_conversations(file, param), Tokenizer(self._base.folder), param)
 
     async def prepare(self, job: Job, folder: Path) -> None:
         """Write job.json, with the data beside it and the earlier attempts to resume from."""
@@ -87,12 +98,14 @@ class FineTuneKind:
     async def _checkpoint(self, job: Job, folder: Path, event: Mapping[str, Any]) -> Change:
         step = event["step"]
         source = folder / "checkpoints" / f"checkpoint-{step}"
-        if not source.is_dir():  # an older attempt's, rotated away before its worker could publish it
-            return Change()
         try:
             version = await asyncio.to_thread(self._adapters.publish, source, self._base, event["provenance"])
-        except InvalidAdapter as error:  # a step that learnt nothing, or whose loss diverged: the run goes on
+        except (
+            InvalidAdapter,
+            OSError,
+        ) as error:  # it learnt nothing, or diverged, or the disk is full: the run goes on
             return Change(events=[NewEvent(message=f"Checkpoint at step {step} is not served: {error}", level="warn")])
+        _keep_newest(source)
         checkpoint = NewCheckpoint(
             step=step,
             model=f"{model_name(job)}:ckpt-step-{step}",
@@ -158,11 +171,20 @@ def _csv(history: Sequence[Mapping[str, Any]]) -> bytes:
     return text.getvalue().encode()
 
 
+def _keep_newest(checkpoint: Path) -> None:
+    """Only the newest is needed to go on from; the child itself removes none, because it cannot know what is told."""
+    for older in checkpoint.parent.glob("checkpoint-*"):
+        if int(older.name.removeprefix("checkpoint-")) < int(checkpoint.name.removeprefix("checkpoint-")):
+            shutil.rmtree(older, ignore_errors=True)
+
+
 def _link(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:  # another file system, or one without links
-        shutil.copyfile(source, target)
+        partial = target.with_suffix(".partial")
+        shutil.copyfile(source, partial)
+        partial.rename(target)
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

@@ -7,9 +7,9 @@ token, what the server will give the model there.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from brie_core.errors import InvalidDataset
+from brie_core.errors import InvalidDataset, InvalidRequest
 from brie_core.text.tokenizer import Tokenizer
-from brie_trainer.dataset import Conversation
+from brie_trainer.dataset import Conversation, FileParam
 
 IGNORED = -100
 
@@ -64,38 +64,56 @@ def build_examples(
     return kept, counts
 
 
+def check_renders(conversations: Sequence[Conversation], tokenizer: Tokenizer, param: FileParam) -> None:
+    """Tokenise every conversation; raises InvalidDataset with the number of the first row that cannot be."""
+    for number, turns in enumerate(conversations, start=1):
+        try:
+            tokenise(turns, tokenizer)
+        except InvalidRequest as error:
+            message = f"Row {number} of the {param.replace('_', ' ')} cannot be trained on: {error.message}"
+            raise InvalidDataset(message, param=param, code=f"invalid_{param}") from error
+
+
 def tokenise(turns: Conversation, tokenizer: Tokenizer) -> list[Example]:
-    """One example of the whole conversation; or one per trained turn, when the template rewrites earlier turns."""
-    messages = [turn.as_message() for turn in turns]
-    whole = tokenizer.render(messages, add_generation_prompt=False)
-    spans, trained = [], [number for number, turn in enumerate(turns) if turn.trained]
-    for number in trained:
-        before = tokenizer.render(messages[:number], add_generation_prompt=True)
-        through = tokenizer.render(messages[: number + 1], add_generation_prompt=False)
-        if not through.startswith(before):
-            raise InvalidDataset("The model's chat template does not continue its own generation prompt.")
-        if not whole.startswith(through):
-            return [_example(*_last_turn(turns, number, tokenizer), tokenizer) for number in trained]
-        spans.append((len(before), len(through)))
-    return [_example(whole, spans, tokenizer)]
+    """One example of the whole conversation, if every answer in it follows the very tokens the server would give.
+
+    Else one example per trained turn: a template may rewrite earlier turns, and an answer that begins with white space
+    would merge with the end of its prompt.
+    """
+    trained = [number for number, turn in enumerate(turns) if turn.trained]
+    splits = [_split(turns, number, tokenizer) for number in trained]
+    whole = tokenizer.render([turn.as_message() for turn in turns], add_generation_prompt=False)
+    ids, offsets = tokenizer.encode_with_offsets(whole)
+    labels = [IGNORED] * len(ids)
+    for before, answer in splits:
+        prompt = tokenizer.encode(before)
+        inside = [at for at, (begin, _) in enumerate(offsets) if len(before) <= begin < len(before) + len(answer)]
+        if not whole.startswith(before + answer) or ids[: len(prompt)] != prompt or inside[0] != len(prompt):
+            return [_alone(*split, tokenizer) for split in splits]
+        for at in inside[: _length_with_stop([ids[at] for at in inside], tokenizer)]:
+            labels[at] = ids[at]
+    return [Example(ids, labels)]
 
 
-def _last_turn(turns: Conversation, number: int, tokenizer: Tokenizer) -> tuple[str, list[tuple[int, int]]]:
+def _split(turns: Conversation, number: int, tokenizer: Tokenizer) -> tuple[str, str]:
+    """The prompt of an answer as the server renders it, and the answer with what the template puts behind it."""
     messages = [turn.as_message() for turn in turns[: number + 1]]
     before = tokenizer.render(messages[:-1], add_generation_prompt=True)
     through = tokenizer.render(messages, add_generation_prompt=False)
-    return through, [(len(before), len(through))]
+    if not through.startswith(before):
+        raise InvalidDataset("The model's chat template does not continue its own generation prompt.")
+    return before, through[len(before) :]
 
 
-def _example(text: str, spans: list[tuple[int, int]], tokenizer: Tokenizer) -> Example:
-    """Label the tokens of each span up to and including its stop token; what follows it is the template's."""
-    ids, offsets = tokenizer.encode_with_offsets(text)
-    labels = [IGNORED] * len(ids)
-    for start, end in spans:
-        inside = [at for at, (begin, _) in enumerate(offsets) if start <= begin < end]
-        stop = next((at for at in inside if ids[at] in tokenizer.stop_ids), None)
-        if stop is None:
-            raise InvalidDataset("The model's chat template ends an answer without a stop token: it would never stop.")
-        for at in inside[: stop - inside[0] + 1]:
-            labels[at] = ids[at]
-    return Example(ids, labels)
+def _alone(before: str, answer: str, tokenizer: Tokenizer) -> Example:
+    prompt, ids = tokenizer.encode(before), tokenizer.encode(answer)
+    ids = ids[: _length_with_stop(ids, tokenizer)]
+    return Example(prompt + ids, [IGNORED] * len(prompt) + ids)
+
+
+def _length_with_stop(ids: Sequence[int], tokenizer: Tokenizer) -> int:
+    """How many tokens up to and including the stop token; what follows it is the template's, not the assistant's."""
+    stop = next((at for at, token in enumerate(ids) if token in tokenizer.stop_ids), None)
+    if stop is None:
+        raise InvalidDataset("The model's chat template ends an answer without a stop token: it would never stop.")
+    return stop + 1

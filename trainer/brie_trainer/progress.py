@@ -97,7 +97,8 @@ class Progress(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """A checkpoint is on disk."""
         history = history_of(state)
-        metrics = {name: value for record in history[-2:] for name, value in record.items()}
+        here = [record for record in history if record["step"] == state.global_step]
+        metrics = {name: value for record in here for name, value in record.items()}
         told = {"step": state.global_step, "metrics": metrics | {"step": state.global_step}, "history": history}
         self._emit({"type": "checkpoint", **told})
 

@@ -1,4 +1,4 @@
-"""Supervised LoRA fine-tuning with TRL: the only module that imports torch, transformers, peft and trl.
+"""Supervised LoRA fine-tuning with TRL, in the job's child process.
 
 It is given examples and numbers, reports through a callback, and leaves a PEFT folder. It knows no job and no database.
 """
@@ -134,7 +134,7 @@ def _lora(chosen: Hyperparameters) -> LoraConfig:
 def _arguments(run: Run) -> SFTConfig:
     chosen = run.hyperparameters
     total_steps = math.ceil(len(run.training) / chosen.batch_size) * chosen.n_epochs
-    return SFTConfig(
+    arguments = SFTConfig(
         output_dir=str(run.output / "checkpoints"),
         num_train_epochs=chosen.n_epochs,
         per_device_train_batch_size=chosen.batch_size,
@@ -155,9 +155,11 @@ def _arguments(run: Run) -> SFTConfig:
         report_to="none",
         eval_strategy="no",
         save_strategy="no",  # Progress says when
-        save_total_limit=3,
         seed=run.seed,
         data_seed=run.seed,
         dataloader_pin_memory=run.device == "cuda",
         dataset_kwargs={"skip_prepare_dataset": True},
     )
+    # one device, or the Trainer would wrap the model in DataParallel and multiply the batch that was asked for
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments

@@ -77,6 +77,12 @@ def _attempt(folder: Path, job: Mapping[str, Any], emit: Emit) -> dict[str, Any]
         message = f"{share:.1%} of the training tokens lie beyond {chosen.max_length} tokens and were cut off"
         emit({"type": "message", "level": "warn", "message": message})
 
+    if counts.dropped:
+        message = (
+            f"{counts.dropped} examples have no assistant token within {chosen.max_length} tokens and were left out"
+        )
+        emit({"type": "message", "level": "warn", "message": message})
+
     from brie_trainer.recipe import Run, choose_device, choose_dtype, train
 
     device = choose_device(job["device"])

@@ -17,12 +17,11 @@ from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
-from brie_core.errors import BrieError, LeaseLost
+from brie_core.errors import BrieError, LeaseLost, NotFound
 from brie_core.settings import Settings
 from brie_core.store.job_store import Change, JobStore
 from brie_core.store.jobs import Job, JobKind, JobStatus, Lease, NewEvent, is_final
 from brie_trainer.child import Child
-from brie_trainer.dataset import FileParam, read_conversations
 from brie_trainer.event_log import read_lines
 from brie_trainer.export import ExportKind
 from brie_trainer.fine_tune import FineTuneKind
@@ -54,6 +53,9 @@ class Worker:
 
     async def run(self) -> None:
         """Work until cancelled; a job in hand is then given back for the next worker to go on with."""
+        for folder in (self._home / "jobs").glob("*/"):
+            with suppress(NotFound):
+                tidy(folder, await self._jobs.get(folder.name))
         async with asyncio.TaskGroup() as group:
             group.create_task(self._serve(JobKind.FINE_TUNE, (JobStatus.VALIDATING_FILES,)))
             group.create_task(self._serve(JobKind.FINE_TUNE, _RUNNABLE))
@@ -77,10 +79,21 @@ class Worker:
         try:
             await self._renewed(lease, self._guarded(lease, part(lease, job)))
         except asyncio.CancelledError:
-            await asyncio.shield(self._give_back(lease))
+            await asyncio.shield(self._say_goodbye(lease))
             raise
+        except Exception:  # what even `_guarded` could not write down must not end the worker
+            logger.exception("%s could not be carried on", job.id)
+            await asyncio.sleep(_POLL_SECONDS)
         finally:
-            await asyncio.shield(self._jobs.release(lease))
+            await asyncio.shield(self._let_go(lease))
+
+    async def _let_go(self, lease: Lease) -> None:
+        """Free the job for others and, once it is finished, the disk; a database that does not answer frees neither."""
+        try:
+            await self._jobs.release(lease)
+            tidy(self._home / "jobs" / lease.job_id, await self._jobs.get(lease.job_id))
+        except DBAPIError:
+            logger.exception("the lease of %s runs out by itself", lease.job_id)
 
     async def _renewed(self, lease: Lease, part: Coroutine[Any, Any, None]) -> None:
         """Do `part` while the lease is renewed beside it; losing the lease ends both."""
@@ -123,11 +136,7 @@ class Worker:
                 await asyncio.sleep(1.0)
 
     async def _validate(self, lease: Lease, job: Job) -> None:
-        params: tuple[FileParam, ...] = ("training_file", "validation_file")
-        files = await self._fine_tune.keep_data(job)
-        for param in params:
-            if param in files:
-                await asyncio.to_thread(read_conversations, files[param], param)
+        await self._fine_tune.validate(job)
         validated = NewEvent(message="Files validated, moving job to queued state")
         await self._write(lease, Change(status=JobStatus.QUEUED, events=[validated]))
 
@@ -149,8 +158,6 @@ class Worker:
             await asyncio.shield(child.stop())
         if not is_final(job.status):
             await self._crashed(lease, job, child)
-        elif job.status is JobStatus.SUCCEEDED:
-            shutil.rmtree(attempts, ignore_errors=True)
 
     async def _begin(self, lease: Lease, job: Job) -> Job:
         word = "started" if job.attempt == 0 else "continued"
@@ -183,13 +190,11 @@ class Worker:
                 break
         return job
 
-    async def _give_back(self, lease: Lease) -> None:
-        """The worker is stopping: let another go on at once."""
+    async def _say_goodbye(self, lease: Lease) -> None:
+        """The worker is stopping. The job stays as it is: what its child told last is read by whoever goes on."""
         stopping = NewEvent(message="The worker is stopping; the job goes on when one is back", level="warn")
-        with suppress(LeaseLost):
-            job = await self._jobs.get(lease.job_id)
-            status = JobStatus.QUEUED if job.status is JobStatus.RUNNING else None
-            await self._jobs.write(lease, Change(status=status, events=[stopping]))
+        with suppress(LeaseLost, DBAPIError):
+            await self._jobs.write(lease, Change(events=[stopping]))
 
     async def _crashed(self, lease: Lease, job: Job, child: Child) -> None:
         """The child ended without a last word: try again from the last checkpoint, a few times."""
@@ -202,3 +207,12 @@ class Worker:
             return
         again = NewEvent(message=f"{reason}; trying again from the last checkpoint", level="warn")
         await self._write(lease, Change(status=JobStatus.QUEUED, events=[again], result={"crashes": crashes}))
+
+
+def tidy(folder: Path, job: Job) -> None:
+    """Take away what a finished job's folder need not keep: its data and its checkpoints. The logs stay."""
+    if is_final(job.status):
+        for part in (folder / "data", *folder.glob("attempts/*/checkpoints"), *folder.glob("attempts/*/adapter")):
+            shutil.rmtree(part, ignore_errors=True)
+        for part in folder.glob("attempts/*/work"):
+            shutil.rmtree(part, ignore_errors=True)

@@ -1,7 +1,7 @@
 """Adapter versions: immutable folders named by their content. It knows PEFT's layout and brie.json, not names.
 
-A version's digest is the sha256 of its normalised config and of its tensors, so the same adapter trained or imported
-twice is one version, and a version that changed on disk is noticed before it answers anything.
+A version's digest is the sha256 of its base, its normalised config and its tensors, so the same adapter trained or
+imported twice is one version, and a version that changed on disk is noticed before it answers anything.
 """
 
 import hashlib
@@ -54,19 +54,29 @@ class AdapterStore:
 
         Visible by one rename, brie.json written last; the same adapter published again is the version that is there.
         """
-        adapter = read_adapter(source, base.linear_modules)
+        read_adapter(source, base.linear_modules)  # for errors that speak of the caller's folder
         _check_base(source, base)
-        check_values(adapter)
-        digest = adapter_digest(adapter)
         with staging_folder(self._tmp, "adapter") as staged:
-            built = staged / digest
+            built = staged / "version"
             built.mkdir()
             for name in (_CONFIG, _WEIGHTS):
                 shutil.copyfile(source / name, built / name)
+            adapter = read_adapter(built, base.linear_modules)  # what counts is the copy: the source may still change
+            check_values(adapter)
+            digest = adapter_digest(adapter, base.digest)
             manifest = _manifest(built, digest, base, adapter, provenance)
             (built / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-            publish_folder(built, self._folder / digest)
+            if not publish_folder(built, self._folder / digest):
+                self._repair(built, digest, base)
         return self.open(digest)
+
+    def _repair(self, built: Path, digest: str, base: BaseModel) -> None:
+        """The version is there already: keep it, unless it was damaged on disk since."""
+        try:
+            self.verify(self.open(digest), base)
+        except (InvalidAdapter, NotFound):
+            self.remove(digest)
+            publish_folder(built, self._folder / digest)
 
     def open(self, digest: str) -> AdapterVersion:
         """A version that is there; raises NotFound."""
@@ -101,9 +111,9 @@ class AdapterStore:
             remove_folder(self._folder / digest, self._tmp)
 
 
-def adapter_digest(adapter: LoraAdapter) -> str:
-    """The version's name: sha256 over what decides its answers, tensors in name order."""
-    identity = {name: adapter.config.get(name) or None for name in _IDENTITY}
+def adapter_digest(adapter: LoraAdapter, base_digest: str) -> str:
+    """The version's name: sha256 over what decides its answers: base, config, and tensors in name order."""
+    identity = {name: adapter.config.get(name) or None for name in _IDENTITY} | {"base": base_digest}
     if isinstance(identity["target_modules"], list):
         identity["target_modules"] = sorted(identity["target_modules"])
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
@@ -134,7 +144,13 @@ def _manifest(
 def _check_base(source: Path, base: BaseModel) -> None:
     """A folder that Brie published elsewhere says which base it belongs to; one from PEFT is judged by its shapes."""
     manifest = source / MANIFEST
-    if manifest.is_file() and (digest := read_json(manifest).get("base", {}).get("digest")) != base.digest:
+    if not manifest.is_file():
+        return
+    try:
+        digest = read_json(manifest)["base"]["digest"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InvalidAdapter(f"{MANIFEST} is unreadable: {error!r}", code="adapter_config_invalid") from error
+    if digest != base.digest:
         raise InvalidAdapter(
             f"The adapter's brie.json names a base with weights {str(digest)[:12]}; "
             f"those of {base.id} here are {base.digest[:12]}.",

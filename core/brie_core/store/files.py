@@ -1,5 +1,6 @@
 """Uploaded and produced files: a row each, and the bytes under the row's id. A user's file name is never a path."""
 
+import asyncio
 import hashlib
 import os
 import shutil
@@ -65,7 +66,7 @@ class FileStore:
         file_id, now = new_id("file"), int(self._clock())
         with staging_folder(self._tmp, "upload") as staged:
             size, digest = await self._write(staged / file_id, chunks)
-            check(staged / file_id)
+            await asyncio.to_thread(check, staged / file_id)
             (staged / file_id).rename(self._folder / file_id)
             sync_folder(self._folder)
         row = {"id": file_id, "filename": filename, "purpose": purpose, "bytes": size, "sha256": digest}

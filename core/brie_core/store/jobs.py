@@ -26,7 +26,7 @@ class JobStatus(StrEnum):
 
 MOVES: Mapping[JobStatus, frozenset[JobStatus]] = {
     JobStatus.VALIDATING_FILES: frozenset({JobStatus.QUEUED, JobStatus.FAILED, JobStatus.CANCELLED}),
-    JobStatus.QUEUED: frozenset({JobStatus.RUNNING, JobStatus.CANCELLED}),
+    JobStatus.QUEUED: frozenset({JobStatus.RUNNING, JobStatus.FAILED, JobStatus.CANCELLED}),
     JobStatus.RUNNING: frozenset({JobStatus.QUEUED, JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED}),
     JobStatus.SUCCEEDED: frozenset(),
     JobStatus.FAILED: frozenset(),
@@ -39,11 +39,6 @@ ID_PREFIXES = {JobKind.FINE_TUNE: "ftjob", JobKind.EXPORT: "export"}
 def may_move(source: JobStatus, target: JobStatus) -> bool:
     """Whether the table allows this move."""
     return target in MOVES[source]
-
-
-def sources_of(target: JobStatus) -> frozenset[JobStatus]:
-    """Every status from which `target` can be reached in one move."""
-    return frozenset(source for source, targets in MOVES.items() if target in targets)
 
 
 def is_final(status: JobStatus) -> bool:

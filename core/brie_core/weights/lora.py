@@ -216,7 +216,9 @@ def _targeted(config: Mapping[str, Any], base_modules: Mapping[str, tuple[int, i
     if excluded := config.get("exclude_modules"):
         chosen = {name for name in chosen if not _matches(excluded, name)}
     if (layers := config.get("layers_to_transform")) is not None:
-        wanted = {layers} if isinstance(layers, int) else set(layers)
+        wanted = [layers] if isinstance(layers, int) else layers
+        if not isinstance(wanted, list) or not all(isinstance(layer, int) for layer in wanted):
+            raise InvalidAdapter("layers_to_transform is no list of layers.", code="adapter_config_invalid")
         chosen = {name for name in chosen if (found := _LAYER.search(name)) and int(found[1]) in wanted}
     return chosen
 
