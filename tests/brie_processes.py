@@ -27,6 +27,7 @@ class BrieProcesses:
         self._environment |= {"BRIE_HOME": str(home), "BRIE_PORT": str(self.port), "BRIE_MODEL": str(model)}
         self._environment |= {"BRIE_DTYPE": "float32", **(environment or {})}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._clients: list[openai.OpenAI] = []
 
     def start(self, *modules: str) -> "BrieProcesses":
         """Start `brie_server` and/or `brie_trainer`, and wait until the API is ready."""
@@ -70,13 +71,17 @@ class BrieProcesses:
         return process.wait(30)
 
     def stop_all(self) -> None:
-        """The end."""
+        """The end, for processes and for connections to them."""
+        for client in self._clients:
+            client.close()
         for module in list(self._processes):
             self.stop(module)
 
     def client(self, **options: object) -> openai.OpenAI:
         """The unmodified SDK."""
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", **options)  # type: ignore[arg-type]
+        client = openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", **options)  # type: ignore[arg-type]
+        self._clients.append(client)
+        return client
 
     def log(self, module: str) -> str:
         """What a process printed."""

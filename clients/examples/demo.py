@@ -25,7 +25,8 @@ def main() -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    environment = os.environ | {"BRIE_HOME": str(home), "BRIE_PORT": str(port)}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("BRIE_")}
+    environment = inherited | {"BRIE_HOME": str(home), "BRIE_PORT": str(port)}
     server = subprocess.Popen([sys.executable, "-m", "brie_cli", "serve"], env=environment)
     try:
         started = time.monotonic()

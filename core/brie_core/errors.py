@@ -6,6 +6,7 @@
     │   ├── InvalidAdapter          400    adapter_*             a folder that is not a sound LoRA adapter of this base
     │   └── ContextLengthExceeded   400    context_length_exceeded
     ├── Unauthenticated             401    invalid_api_key
+    ├── Forbidden                   403    forbidden               (a foreign host or origin, without keys)
     ├── NotFound                    404    model_not_found | file_not_found | job_not_found | ...
     ├── Conflict                    409    version_conflict | adapter_in_use
     ├── UnsupportedMedia            415    unsupported_media_type
@@ -71,6 +72,14 @@ class Unauthenticated(BrieError):
     status = 401
     type = "invalid_request_error"
     default_code = "invalid_api_key"
+
+
+class Forbidden(BrieError):
+    """The request comes from where this server does not answer."""
+
+    status = 403
+    type = "invalid_request_error"
+    default_code = "forbidden"
 
 
 class NotFound(BrieError):

@@ -64,7 +64,13 @@ class Settings:
     @property
     def base_url(self) -> str:
         """The API's root as a client on this machine sees it."""
-        return self.url or f"http://{self.host}:{self.port}"
+        return self.url or self.own_url
+
+    @property
+    def own_url(self) -> str:
+        """The API that runs with these settings, as this machine reaches it."""
+        host = "127.0.0.1" if self.host == "0.0.0.0" else self.host
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     @property
     def sqlalchemy_url(self) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 from litestar import Litestar, Router
 from litestar.datastructures import State
@@ -12,6 +12,7 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import ScalarRenderPlugin
 
 from brie_core import __version__
+from brie_core.errors import BadConfiguration, NotFound
 from brie_core.settings import Settings
 from brie_core.store.adapters import AdapterStore
 from brie_core.store.aliases import AliasStore
@@ -23,7 +24,7 @@ from brie_core.weights.base_model import BaseModel
 from brie_server.adapters.residency import Residency
 from brie_server.api import chat, completions, exports, files, fine_tuning, health, lora, models
 from brie_server.api.errors import EXCEPTION_HANDLERS
-from brie_server.api.requests import JsonRequest, KeyGuard, UnknownFields
+from brie_server.api.requests import Door, JsonRequest, UnknownFields
 from brie_server.api.services import Services
 from brie_server.engine.base import Engine
 from brie_server.engine.factory import create_engine
@@ -39,7 +40,7 @@ def create_app(settings: Settings, base: BaseModel, engine_factory: EngineFactor
         route_handlers=[Router("/v1", route_handlers=_V1), health.live, health.ready],
         dependencies={"services": Provide(_services, sync_to_thread=False)},
         exception_handlers=EXCEPTION_HANDLERS,
-        guards=[KeyGuard(settings.api_keys)],
+        guards=[Door(settings)],
         lifespan=[lambda app: _running(app, settings, base, engine_factory)],
         request_class=JsonRequest,
         request_max_body_size=MAX_BODY,
@@ -93,10 +94,21 @@ async def _running(app: Litestar, settings: Settings, base: BaseModel, factory: 
     async with AsyncExitStack() as stack:
         database = await open_database(settings)
         stack.push_async_callback(database.aclose)
+        await _check_base_name(base, AliasStore(database))
         engine = await asyncio.to_thread(factory, settings, base)
         stack.push_async_callback(engine.aclose)
         app.state["services"] = _wire(settings, base, database, engine)
         yield
+
+
+async def _check_base_name(base: BaseModel, aliases: AliasStore) -> None:
+    """The base must not answer under a name that an adapter has."""
+    with suppress(NotFound):
+        alias = await aliases.get(base.id)
+        raise BadConfiguration(
+            f"The base model would be served as {base.id!r}, which is the name of an adapter (version "
+            f"{alias.version[:12]}) in this BRIE_HOME: rename the model's folder, or serve it from another BRIE_HOME."
+        )
 
 
 def _wire(settings: Settings, base: BaseModel, database: Database, engine: Engine) -> Services:

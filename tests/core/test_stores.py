@@ -146,8 +146,8 @@ async def test_of_many_moves_from_one_version_one_wins(aliases: AliasStore) -> N
 async def test_deleting_tells_when_a_version_lost_its_last_name(aliases: AliasStore) -> None:
     await aliases.move("a", "v", expected=None)
     await aliases.move("b", "v", expected=None)
-    assert await aliases.delete("a") is False
-    assert await aliases.delete("b") is True
+    assert await aliases.delete("a") is None
+    assert await aliases.delete("b") == "v"
     with pytest.raises(NotFound):
         await aliases.get("b")
 

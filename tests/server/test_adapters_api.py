@@ -116,9 +116,40 @@ def test_without_a_key_nothing_is_told(header: str | None, locked: BrieProcesses
 
 @pytest.mark.parametrize("key", ["k1", "k2"])
 def test_any_of_the_keys_opens(key: str, locked: BrieProcesses) -> None:
-    client = openai.OpenAI(base_url=f"{locked.url}/v1", api_key=key)
-    assert client.models.list().data[0].id == "tiny"
+    with openai.OpenAI(base_url=f"{locked.url}/v1", api_key=key) as client:
+        assert client.models.list().data[0].id == "tiny"
 
 
 def test_health_needs_no_key(locked: BrieProcesses) -> None:
     assert httpx2.get(f"{locked.url}/health/ready").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers", [{"host": "evil.example:80"}, {"origin": "https://evil.example"}, {"origin": "null"}]
+)
+def test_a_foreign_host_or_origin_is_not_answered_without_keys(headers: dict[str, str], brie: BrieProcesses) -> None:
+    response = httpx2.get(f"{brie.url}/v1/models", headers=headers)
+    assert (response.status_code, response.json()["error"]["code"]) == (403, "forbidden")
+
+
+@pytest.mark.parametrize("headers", [{"host": "localhost:1"}, {"host": "[::1]:1"}, {"origin": "http://localhost:3000"}])
+def test_this_machine_is_answered_by_any_of_its_names(headers: dict[str, str], brie: BrieProcesses) -> None:
+    assert httpx2.get(f"{brie.url}/v1/models", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["\x00", "~nosuchuser/x", "x" * 300])
+def test_a_path_that_cannot_be_looked_at_is_a_clear_error(path: str, brie: BrieProcesses) -> None:
+    response = httpx2.post(f"{brie.url}/v1/load_lora_adapter", json={"lora_name": "x", "lora_path": path})
+    assert response.status_code in {400, 404}
+    assert response.json()["error"]["param"] == "lora_path"
+
+
+def test_a_base_is_not_served_under_an_adapters_name(tiny_model: Path, tiny_lora: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    first = BrieProcesses(home, tiny_model, {"BRIE_ADAPTER_ROOTS": str(tiny_lora.parent)}).start("brie_server")
+    assert load(first, "twin", tiny_lora).status_code == 200
+    first.stop_all()
+    second = BrieProcesses(home, Path(shutil.copytree(tiny_model, tmp_path / "twin")))
+    with pytest.raises(RuntimeError, match="which is the name of an adapter"):
+        second.start("brie_server")
+    second.stop_all()

@@ -82,6 +82,9 @@ def _writable(folder: Path) -> bool:
 
 
 def _port(found: Settings) -> Finding:
-    with socket.socket() as probe:
-        taken = probe.connect_ex((found.host, found.port)) == 0
+    try:
+        socket.create_connection((found.host, found.port), timeout=1).close()
+        taken = True
+    except OSError:
+        taken = False
     return Finding("API", f"{found.base_url} {'answers' if taken else 'is free'}", fine=True)

@@ -30,8 +30,8 @@ def serve(
 ) -> None:
     """Start the API and a worker; ends with Ctrl-C."""
     found = settings()
-    sys.stderr.write(f"brie: {found.model} on {found.base_url}, docs at {found.base_url}/docs, data in {found.home}\n")
-    raise typer.Exit(Supervisor(found.base_url, with_worker=with_worker).run())
+    sys.stderr.write(f"brie: loading {found.model}; data in {found.home}\n")
+    raise typer.Exit(Supervisor(found.own_url, with_worker=with_worker).run())
 
 
 @app.command()

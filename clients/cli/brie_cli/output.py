@@ -5,14 +5,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import httpx2
 import openai
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-console = Console()
-errors = Console(stderr=True)
+console = Console(emoji=False, highlight=False, soft_wrap=True)
+errors = Console(stderr=True, emoji=False, highlight=False, soft_wrap=True)
 
 
 def emit_json(value: Mapping[str, Any]) -> None:
@@ -22,10 +23,12 @@ def emit_json(value: Mapping[str, Any]) -> None:
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """A plain table."""
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, no_wrap=True)
     for row in rows:
         table.add_row(*(escape("" if cell is None else str(cell)) for cell in row))
-    console.print(table)
+    console.print(table, crop=False)  # a name that is cut cannot be copied
 
 
 @contextmanager
@@ -40,6 +43,6 @@ def failures_told(base_url: str) -> Iterator[None]:
         body = error.body if isinstance(error.body, dict) else {}
         errors.print(f"[red]{escape(str(body.get('message') or error.message))}[/red]")
         raise typer.Exit(1) from error
-    except OSError as error:
+    except (openai.APIError, httpx2.HTTPError, OSError) as error:
         errors.print(f"[red]{escape(str(error))}[/red]")
         raise typer.Exit(1) from error

@@ -14,6 +14,7 @@ from brie_core.libraries import environment_for_child
 _POLL_SECONDS = 0.2
 _GRACE_SECONDS = 15.0
 _RESTART_AFTER_SECONDS = 1.0
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # our own server is never behind a proxy
 
 
 class Supervisor:
@@ -23,6 +24,7 @@ class Supervisor:
         self._base_url = base_url
         self._with_worker = with_worker
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._was_ready = False
         self._stopping = False
 
     def run(self) -> int:
@@ -37,8 +39,13 @@ class Supervisor:
         self._start("brie_server")
         while not self._stopping:
             time.sleep(_POLL_SECONDS)
-            if self._with_worker and "brie_trainer" not in self._processes and self._ready():
-                self._start("brie_trainer")
+            if self._stopping:
+                break
+            if not self._was_ready and self._ready():
+                self._was_ready = True
+                sys.stderr.write(f"brie: ready on {self._base_url}\n")
+                if self._with_worker:
+                    self._start("brie_trainer")
             for module, process in list(self._processes.items()):
                 status = process.poll()
                 if status is None:
@@ -47,19 +54,20 @@ class Supervisor:
                     return status
                 sys.stderr.write(f"brie: {module} ended with status {status}; starting it again\n")
                 time.sleep(_RESTART_AFTER_SECONDS)
-                self._start(module)
+                if not self._stopping:
+                    self._start(module)
         return 0
 
     def _start(self, module: str) -> None:
-        """The child's stdin is a pipe that we never write to: it ends when we do."""
+        """The child's stdin is a pipe that we never write to: it ends when we do. Its signals come from us alone."""
         command = [sys.executable, "-m", module, "--supervised"]
         self._processes[module] = subprocess.Popen(
-            command, stdin=subprocess.PIPE, env=environment_for_child(os.environ)
+            command, stdin=subprocess.PIPE, env=environment_for_child(os.environ), start_new_session=True
         )
 
     def _ready(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self._base_url}/health/ready", timeout=1) as response:
+            with _OPENER.open(f"{self._base_url}/health/ready", timeout=1) as response:
                 return bool(response.status == 200)
         except (urllib.error.URLError, OSError):
             return False

@@ -12,6 +12,7 @@ from openai.types.fine_tuning import FineTuningJobEvent
 
 from brie_core.wire import AdapterObject, Deleted, ExportObject, Page
 
+_DOWNLOAD_SECONDS = 60.0  # of silence: the server may be training on the same cores
 FINAL = frozenset({"succeeded", "failed", "cancelled"})
 
 
@@ -85,17 +86,24 @@ class Exports:
 
     def download(self, export: ExportObject, target: Path) -> Path:
         """Fetch the file of a finished export to `target`, in pieces; raises OSError if it arrives damaged."""
-        url = f"{str(self._client.base_url).rstrip('/')}/exports/{export.id}/content"
-        digest, partial = hashlib.sha256(), target.with_name(f"{target.name}.partial")
-        with httpx2.stream("GET", url, headers=self._client.auth_headers) as response, partial.open("wb") as file:
+        partial = target.with_name(f"{target.name}.partial")
+        try:
+            if self._fetch(export.id, partial) != export.files[0].sha256:
+                raise OSError(f"{target.name} arrived damaged: download it again")
+            return partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def _fetch(self, export_id: str, target: Path) -> str:
+        """Write the export's bytes to `target`; returns their sha256."""
+        url, digest = f"{str(self._client.base_url).rstrip('/')}/exports/{export_id}/content", hashlib.sha256()
+        stream = httpx2.stream("GET", url, headers=self._client.auth_headers, timeout=_DOWNLOAD_SECONDS)
+        with stream as response, target.open("wb") as file:
             response.raise_for_status()
             for chunk in response.iter_bytes():
                 file.write(chunk)
                 digest.update(chunk)
-        if digest.hexdigest() != export.files[0].sha256:
-            partial.unlink()
-            raise OSError(f"{target.name} arrived damaged: download it again")
-        return partial.replace(target)
+        return digest.hexdigest()
 
 
 def follow_job(client: openai.OpenAI, job_id: str, poll_seconds: float = 0.5) -> Iterator[FineTuningJobEvent]:

@@ -43,8 +43,13 @@ class AliasStore:
             rows = (await connection.execute(select(aliases).order_by(aliases.c.created_at, aliases.c.name))).all()
         return [Alias(**row._mapping) for row in rows]
 
-    async def move(self, name: str, version: str, *, expected: str | None) -> Alias:
-        """Point `name` from the version `expected` (None: a new name) to `version`; raises Conflict on a lost race."""
+    async def move(
+        self, name: str, version: str, *, expected: str | None, check: Callable[[], object] = lambda: None
+    ) -> Alias:
+        """Point `name` from the version `expected` (None: a new name) to `version`; raises Conflict on a lost race.
+
+        `check` runs inside the transaction and may refuse by raising: whether the version is there, say.
+        """
         async with self._database.write() as connection:
             current = await _find(connection, name)
             if (current.version if current else None) != expected:
@@ -54,21 +59,22 @@ class AliasStore:
                     param="expected_version",
                     code="version_conflict",
                 )
+            check()
             await point_alias(connection, name, version, None, int(self._clock()))
             moved = await _find(connection, name)
         if moved is None:
             raise no_such_model(name)
         return moved
 
-    async def delete(self, name: str) -> bool:
-        """Remove `name`; True if that was the last name of its version. Raises NotFound."""
+    async def delete(self, name: str) -> str | None:
+        """Remove `name`; returns its version if that was its last name. Raises NotFound."""
         async with self._database.write() as connection:
             current = await _find(connection, name)
             if current is None:
                 raise no_such_model(name)
             await connection.execute(delete(aliases).where(aliases.c.name == name))
             left = select(aliases.c.name).where(aliases.c.version == current.version).limit(1)
-            return (await connection.execute(left)).first() is None
+            return current.version if (await connection.execute(left)).first() is None else None
 
 
 async def point_alias(connection: AsyncConnection, name: str, version: str, job_id: str | None, now: int) -> None:

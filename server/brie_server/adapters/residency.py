@@ -39,7 +39,7 @@ class Residency:
         self._store = store
         self._budget = budget
         self._residents: dict[str, Resident] = {}
-        self._loading: dict[str, asyncio.Task[int]] = {}
+        self._loading: dict[str, asyncio.Task[None]] = {}
         self._dropping: dict[str, asyncio.Task[None]] = {}
         self._ticks = itertools.count()
 
@@ -53,21 +53,26 @@ class Residency:
         self._count(version, +1)
         return Stay(version, lambda: self._leave(version))
 
+    async def check(self, model: str) -> None:
+        """Raises NotFound for a name that nothing answers to."""
+        if model != self._base.id:
+            await self._aliases.get(model)
+
     async def _load(self, version: str) -> None:
         """Load once, however many requests wait for it; whoever of them goes away, the load goes on."""
         task = self._loading.get(version)
         if task is None:
             task = self._loading[version] = asyncio.create_task(self._read_and_load(version))
             task.add_done_callback(lambda _done: self._loading.pop(version))
-        num_bytes = await asyncio.shield(task)
-        self._residents.setdefault(version, Resident(version, num_bytes, 0, next(self._ticks)))
+        await asyncio.shield(task)
 
-    async def _read_and_load(self, version: str) -> int:
+    async def _read_and_load(self, version: str) -> None:
         if version in self._dropping:
             await self._dropping[version]
         found = self._store.open(version)
         await asyncio.to_thread(self._store.verify, found, self._base)
-        return await self._engine.load_adapter(version, found.folder)
+        num_bytes = await self._engine.load_adapter(version, found.folder)
+        self._residents[version] = Resident(version, num_bytes, 0, next(self._ticks))
 
     def _count(self, version: str, change: int) -> None:
         resident = self._residents[version]

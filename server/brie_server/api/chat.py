@@ -29,16 +29,17 @@ from brie_server.schema.common import Usage
 async def create_chat_completion(data: JSONBody[ChatRequest], services: Given) -> Response[ChatCompletion] | Stream:
     """Answer a conversation, whole or as a stream."""
     services.unknown_fields.note(data)
-    answer = await services.generator.begin(_text_request(data, services))
+    answer = await services.generator.begin(await _text_request(data, services))
     if data.stream:
         return event_stream(_chunks(answer, data, services), answer_headers(answer))
     return Response(await _whole(answer, data, services), headers=answer_headers(answer))
 
 
-def _text_request(body: ChatRequest, services: Services) -> TextRequest:
+async def _text_request(body: ChatRequest, services: Services) -> TextRequest:
+    messages = [_message(message) for message in body.messages]
     return TextRequest(
         model=body.model,
-        prompt_ids=services.generator.chat_prompt([_message(message) for message in body.messages]),
+        prompt_ids=await services.generator.chat_prompt(body.model, messages),
         max_tokens=body.limit,
         stop=body.stop or (),
         sampling=sampling_of(body),

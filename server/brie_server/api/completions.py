@@ -22,7 +22,7 @@ async def create_completion(data: JSONBody[CompletionRequest], services: Given) 
     services.unknown_fields.note(data)
     request = TextRequest(
         model=data.model,
-        prompt_ids=services.generator.text_prompt(data.prompt),
+        prompt_ids=await services.generator.text_prompt(data.model, data.prompt),
         max_tokens=data.max_tokens or DEFAULT_MAX_TOKENS,
         stop=data.stop or (),
         sampling=sampling_of(data),

@@ -92,7 +92,7 @@ def _lifetime(form: dict[str, Any]) -> int | None:
     if seconds is None:
         return None
     text = str(seconds)
-    if not text.isdecimal() or not 3600 <= int(text) <= 2_592_000:
+    if not text.isdecimal() or len(text) > 7 or not 3600 <= int(text) <= 2_592_000:
         raise InvalidRequest("expires_after must be 3600 to 2592000 seconds.", param="expires_after[seconds]")
     return int(text)
 

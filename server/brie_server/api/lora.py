@@ -28,7 +28,9 @@ async def load_lora_adapter(data: JSONBody[LoadAdapter], services: Given) -> str
     folder = _allowed_folder(Path(data.lora_path), services.settings)
     source = {"source": {"kind": "import", "folder": folder.name}}
     version = await asyncio.to_thread(services.adapters.publish, folder, services.base, source)
-    await services.aliases.move(data.lora_name, version.digest, expected=known)
+    await services.aliases.move(
+        data.lora_name, version.digest, expected=known, check=lambda: services.adapters.open(version.digest)
+    )
     return f"Success: LoRA adapter '{data.lora_name}' added successfully."
 
 
@@ -48,7 +50,11 @@ async def _version_of(name: str, services: Services) -> str | None:
 
 def _allowed_folder(path: Path, settings: Settings) -> Path:
     """The folder, links resolved, inside BRIE_HOME or a root that the operator named."""
-    folder = path.expanduser().resolve()
+    try:
+        folder, exists = path.expanduser().resolve(), path.expanduser().is_dir()
+    except (OSError, ValueError, RuntimeError) as error:
+        message = f"The path cannot be looked at: {error}"
+        raise NotFound(message, param="lora_path", code="adapter_path_not_found") from error
     roots = [root.resolve() for root in (settings.home, *settings.adapter_roots)]
     if not any(folder.is_relative_to(root) for root in roots):
         raise InvalidAdapter(
@@ -57,6 +63,6 @@ def _allowed_folder(path: Path, settings: Settings) -> Path:
             param="lora_path",
             code="adapter_path_forbidden",
         )
-    if not folder.is_dir():
+    if not exists:
         raise NotFound(f"There is no folder {path}.", param="lora_path", code="adapter_path_not_found")
     return folder

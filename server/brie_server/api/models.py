@@ -1,11 +1,14 @@
 """/v1/models and /v1/adapters: names, the versions they point at, and moving them. It knows stores, not weights."""
 
+from contextlib import suppress
+
 from litestar import delete, get, put
 from litestar.params import FromPath, JSONBody
 
-from brie_core.errors import Conflict, InvalidRequest
+from brie_core.errors import Conflict, InvalidRequest, NotFound
 from brie_core.identifiers import check_name
 from brie_core.store.aliases import Alias
+from brie_core.store.jobs import Job
 from brie_core.wire import AdapterObject, Deleted, Page, page_of
 from brie_server.api.services import Given, Services
 from brie_server.schema.resources import ModelObject, PointAdapter
@@ -38,7 +41,11 @@ async def delete_model(model: FromPath[str], services: Given) -> Deleted:
 @get("/adapters", operation_id="listAdapters")
 async def list_adapters(services: Given) -> Page[AdapterObject]:
     """Every name of an adapter with its version's manifest."""
-    return page_of([_adapter(alias, services) for alias in await services.aliases.list()])
+    found = []
+    for alias in await services.aliases.list():
+        with suppress(NotFound):  # a version that was taken away by hand is no reason to hide the others
+            found.append(_adapter(alias, services))
+    return page_of(found)
 
 
 @get("/adapters/{name:path}", operation_id="retrieveAdapter")
@@ -52,8 +59,10 @@ async def point_adapter(name: FromPath[str], data: JSONBody[PointAdapter], servi
     """Point a name at a version: 409 unless it points at `expected_version` now (null: the name is new)."""
     alias = name.removeprefix("/")
     check_free_name(alias, services, param="name")
-    services.adapters.open(data.version)
-    return _adapter(await services.aliases.move(alias, data.version, expected=data.expected_version), services)
+    moved = await services.aliases.move(
+        alias, data.version, expected=data.expected_version, check=lambda: services.adapters.open(data.version)
+    )
+    return _adapter(moved, services)
 
 
 @delete("/adapters/{name:path}", status_code=200, operation_id="deleteAdapter")
@@ -74,12 +83,15 @@ async def remove_name(name: str, services: Services) -> None:
     """Delete a name; its version goes with its last name, unless a job still needs it."""
     if name == services.base.id:
         raise InvalidRequest("The base model cannot be deleted.", param="model", code="base_model")
-    version = (await services.aliases.get(name)).version
-    for job in await services.jobs.list_active():
-        if job.spec.get("version") == version:
-            raise Conflict(f"{name!r} is being exported by {job.id}: wait for it or cancel it.", code="adapter_in_use")
-    if await services.aliases.delete(name):
-        services.adapters.remove(version)
+    if job := await _export_of((await services.aliases.get(name)).version, services):
+        raise Conflict(f"{name!r} is being exported by {job.id}: wait for it or cancel it.", code="adapter_in_use")
+    nameless = await services.aliases.delete(name)
+    if nameless is not None and await _export_of(nameless, services) is None:
+        services.adapters.remove(nameless)
+
+
+async def _export_of(version: str, services: Services) -> Job | None:
+    return next((job for job in await services.jobs.list_active() if job.spec.get("version") == version), None)
 
 
 def _base(services: Services) -> ModelObject:

@@ -13,10 +13,10 @@ from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 from pydantic import BaseModel
 
-from brie_core.errors import InvalidRequest, Unauthenticated, UnsupportedMedia
+from brie_core.errors import Forbidden, InvalidRequest, Unauthenticated, UnsupportedMedia
+from brie_core.settings import LOOPBACK, Settings
 
 logger = logging.getLogger("brie.api")
-_MAX_DIGITS = 4300
 _OPEN_PATHS = ("/health/", "/docs")
 
 
@@ -64,17 +64,40 @@ class UnknownFields:
                 logger.warning("ignored unknown field %r of %s", field[:100], met[0])
 
 
-class KeyGuard:
-    """Lets requests with one of the API keys through, and all of them when there are no keys."""
+class Door:
+    """Lets requests with one of the API keys through; where there are none, those that come from this machine.
 
-    def __init__(self, keys: tuple[str, ...]) -> None:
-        self._keys = tuple(key.encode() for key in keys)
+    Without keys any web page could reach a server on loopback, by a foreign name that resolves here (DNS rebinding) or
+    by a form that needs no preflight. So the host must be a loopback name, and so must an origin, if one is sent.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._keys = tuple(key.encode() for key in settings.api_keys)
 
     def __call__(self, connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
-        """Raises Unauthenticated; compares in constant time and never echoes a key."""
-        if not self._keys or connection.url.path.startswith(_OPEN_PATHS):
+        """Raises Unauthenticated or Forbidden; keys are compared in constant time and never echoed."""
+        if self._keys:
+            self._check_key(connection)
+            return
+        origin = connection.headers.get("origin", "")
+        for named in (connection.headers.get("host", ""), origin.partition("://")[2] or origin):
+            if named and _host_name(named) not in LOOPBACK:
+                raise Forbidden(
+                    f"Requests for {named!r} are not answered: this server has no API keys and serves its own machine "
+                    "only. Ask http://127.0.0.1, or set BRIE_API_KEYS."
+                )
+
+    def _check_key(self, connection: ASGIConnection[Any, Any, Any, Any]) -> None:
+        if connection.url.path.startswith(_OPEN_PATHS):
             return
         scheme, _, given = connection.headers.get("authorization", "").partition(" ")
         matches = [hmac.compare_digest(given.strip().encode(), key) for key in self._keys]
         if scheme.lower() != "bearer" or not any(matches):
             raise Unauthenticated("No or wrong API key: send 'Authorization: Bearer KEY' with a key of BRIE_API_KEYS.")
+
+
+def _host_name(named: str) -> str:
+    """`[::1]:8000` and `localhost:8000` without brackets and port."""
+    if named.startswith("["):
+        return named[1:].partition("]")[0]
+    return named.partition(":")[0].lower()

@@ -1,5 +1,6 @@
 """One request from name and text to pieces of text. It knows engines, adapters and tokenizers; no HTTP, no schema."""
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
@@ -54,13 +55,18 @@ class Generator:
         self._tokenizer = tokenizer
         self._residency = residency
 
-    def chat_prompt(self, messages: Sequence[Message]) -> list[int]:
-        """The conversation as the model reads it, ready for the assistant's turn."""
-        return self._tokenizer.encode(self._tokenizer.render(messages, add_generation_prompt=True))
+    async def chat_prompt(self, model: str, messages: Sequence[Message]) -> list[int]:
+        """The conversation as the model reads it, ready for the assistant's turn; NotFound before any work is done."""
+        await self._residency.check(model)
+        return await asyncio.to_thread(self._render_and_encode, messages)
 
-    def text_prompt(self, text: str) -> list[int]:
-        """Plain text to continue, with whatever the tokenizer puts before a text."""
-        return self._tokenizer.encode(text, add_special_tokens=True)
+    async def text_prompt(self, model: str, text: str) -> list[int]:
+        """Plain text to continue, with whatever the tokenizer puts before a text; NotFound before any work is done."""
+        await self._residency.check(model)
+        return await asyncio.to_thread(self._tokenizer.encode, text, add_special_tokens=True)
+
+    def _render_and_encode(self, messages: Sequence[Message]) -> list[int]:
+        return self._tokenizer.encode(self._tokenizer.render(messages, add_generation_prompt=True))
 
     async def begin(self, request: TextRequest) -> Answer:
         """Start answering; returns once the first token is there, so that every refusal comes before the first byte.
@@ -87,8 +93,8 @@ class Generator:
         if room < 1 or (request.max_tokens or 1) > room:
             raise ContextLengthExceeded(
                 f"This model's context is {context} tokens; the prompt has {length} and {request.max_tokens or 1} were "
-                "asked for. Shorten the messages or ask for fewer tokens.",
-                param="messages",
+                "asked for. Shorten the prompt or ask for fewer tokens.",
+                param="max_tokens" if room >= 1 else None,
             )
         return Prompt(
             token_ids=tuple(request.prompt_ids),

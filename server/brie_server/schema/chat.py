@@ -73,7 +73,7 @@ class ChatRequest(Body):
     functions: Refused = None
     logit_bias: Refused = None
     logprobs: Refused = None
-    modalities: Annotated[list[Literal["text"]] | None, Field()] = None
+    modalities: list[Literal["text"]] | None = None
     prediction: Refused = None
     presence_penalty: Refused = None
     reasoning_effort: Refused = None

@@ -4,25 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from brie_core.wire import Resource, Wire
+from brie_core.wire import Resource
 from brie_server.schema.common import Body, Name, StrictBody
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-
-
-class ErrorDetail(Wire):
-    """What went wrong."""
-
-    message: str
-    type: str
-    param: str | None
-    code: str | None
-
-
-class ErrorBody(Wire):
-    """OpenAI's error envelope."""
-
-    error: ErrorDetail
 
 
 class ModelObject(Resource):
