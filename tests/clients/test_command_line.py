@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from brie_cli.output import show_table
 from brie_processes import BrieProcesses
 
 EXAMPLES = Path("clients/examples").resolve()
@@ -37,6 +38,12 @@ def brie_command(
 def test_models_are_listed_in_words_and_in_json(brie: BrieProcesses) -> None:
     assert "tiny" in brie_command(brie, "models", "list").stdout
     assert json.loads(brie_command(brie, "models", "list", "--json").stdout.splitlines()[0])["id"] == "tiny"
+
+
+def test_a_long_name_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "ft:smollm2-135m-instruct:brie:dog:" + "x" * 80
+    show_table(("MODEL", "BASE"), [(name, None), ("short", "base")])
+    assert capsys.readouterr().out.splitlines()[1] == name
 
 
 def test_one_question_gets_one_answer(brie: BrieProcesses) -> None:

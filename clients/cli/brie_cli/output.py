@@ -10,7 +10,6 @@ import openai
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 console = Console(emoji=False, highlight=False, soft_wrap=True)
 errors = Console(stderr=True, emoji=False, highlight=False, soft_wrap=True)
@@ -22,13 +21,11 @@ def emit_json(value: Mapping[str, Any]) -> None:
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """A plain table."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, no_wrap=True)
-    for row in rows:
-        table.add_row(*(escape("" if cell is None else str(cell)) for cell in row))
-    console.print(table, crop=False)  # a name that is cut cannot be copied
+    """Plain columns, as wide as they must be: a name that is cut cannot be copied."""
+    lines = [list(columns), *(["" if cell is None else str(cell) for cell in row] for row in rows)]
+    widths = [max(len(line[at]) for line in lines) for at in range(len(columns))]
+    for line in lines:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
 @contextmanager
