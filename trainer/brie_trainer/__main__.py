@@ -2,22 +2,17 @@
 
 import asyncio
 import logging
-import os
 import signal
-import sys
 import time
 
 from brie_core.durable import sweep
-from brie_core.errors import BrieError
-from brie_core.libraries import prepare_libraries
-from brie_core.lifeline import die_with_parent
 from brie_core.settings import Settings
+from brie_core.start import start_service
 from brie_core.store.adapters import AdapterStore
 from brie_core.store.database import open_database
 from brie_core.store.files import FileStore
 from brie_core.store.job_store import JobStore
 from brie_core.weights.base_model import BaseModel
-from brie_core.weights.resolve import resolve_base_model
 from brie_trainer.export import ExportKind
 from brie_trainer.fine_tune import FineTuneKind
 from brie_trainer.worker import Worker
@@ -27,17 +22,7 @@ _DAY = 24 * 3600
 
 def main() -> None:
     """Work until told to stop; a setting or model that cannot be used ends the process with one line and status 2."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    if "--supervised" in sys.argv:
-        die_with_parent()
-    prepare_libraries(os.environ)
-    try:
-        settings = Settings.from_environment(os.environ)
-        base = resolve_base_model(settings)
-    except BrieError as error:
-        sys.stderr.write(f"brie: {error.message}\n")
-        sys.exit(2)
+    settings, base = start_service()
     asyncio.run(_work(settings, base))
 
 

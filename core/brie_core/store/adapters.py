@@ -16,21 +16,10 @@ from typing import Any
 from brie_core.durable import publish_folder, remove_folder, staging_folder
 from brie_core.errors import InvalidAdapter, NotFound
 from brie_core.weights.base_model import BaseModel, file_digest, read_json
-from brie_core.weights.lora import LoraAdapter, check_values, read_adapter
+from brie_core.weights.lora import DECISIVE, LoraAdapter, check_values, read_adapter
 
 MANIFEST = "brie.json"
 _WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
-_IDENTITY = (
-    "peft_type",
-    "r",
-    "lora_alpha",
-    "rank_pattern",
-    "alpha_pattern",
-    "use_rslora",
-    "target_modules",
-    "exclude_modules",
-    "layers_to_transform",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +102,7 @@ class AdapterStore:
 
 def adapter_digest(adapter: LoraAdapter, base_digest: str) -> str:
     """The version's name: sha256 over what decides its answers: base, config, and tensors in name order."""
-    identity = {name: adapter.config.get(name) or None for name in _IDENTITY} | {"base": base_digest}
+    identity = {name: adapter.config.get(name) or None for name in DECISIVE} | {"base": base_digest}
     if isinstance(identity["target_modules"], list):
         identity["target_modules"] = sorted(identity["target_modules"])
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
@@ -131,7 +120,7 @@ def _manifest(
         "version": digest,
         "created_at": int(time.time()),
         "base": {"id": base.id, "digest": base.digest},
-        "lora": {name: adapter.config.get(name) for name in _IDENTITY},
+        "lora": {name: adapter.config.get(name) for name in DECISIVE},
         "num_parameters": sum(m.rank * (m.a.shape[1] + m.b.shape[0]) for m in adapter.modules),
         **provenance,
         "files": {

@@ -11,7 +11,7 @@ from typing import Any
 
 from brie_core.durable import write_file
 from brie_core.errors import BadConfiguration
-from brie_core.weights.safetensors import BrokenTensorFile, TensorInfo, checkpoint_files, read_checkpoint
+from brie_core.weights.safetensors import TensorInfo, checkpoint_files, read_checkpoint
 
 FAMILIES = ("llama", "qwen2", "qwen3")
 _LINEAR = re.compile(r"(model\.layers\.\d+\.(?:self_attn|mlp)\.[a-z]+_proj)\.weight")
@@ -102,6 +102,3 @@ def _remembered(digests: Path) -> dict[str, str]:
         return {str(key): str(value) for key, value in read_json(digests).items()}
     except (OSError, ValueError):
         return {}
-
-
-__all__ = ["FAMILIES", "BaseModel", "BrokenTensorFile", "file_digest", "open_base_model", "read_json"]

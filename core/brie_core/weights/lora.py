@@ -20,21 +20,19 @@ from brie_core.weights.safetensors import BrokenTensorFile, TensorInfo, read_ten
 MAX_RANK = 512
 _TENSOR = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
-_APPLIED = frozenset(
-    {
-        "peft_type",
-        "r",
-        "lora_alpha",
-        "rank_pattern",
-        "alpha_pattern",
-        "use_rslora",
-        "target_modules",
-        "exclude_modules",
-        "layers_to_transform",
-        "bias",
-        "init_lora_weights",
-    }
+DECISIVE = (
+    "peft_type",
+    "r",
+    "lora_alpha",
+    "rank_pattern",
+    "alpha_pattern",
+    "use_rslora",
+    "target_modules",
+    "exclude_modules",
+    "layers_to_transform",
 )
+"""The fields of a config that decide what an adapter answers; its version's digest covers them."""
+_APPLIED = frozenset({*DECISIVE, "bias", "init_lora_weights"})
 _WITHOUT_EFFECT = frozenset(
     {
         "auto_mapping",
