@@ -1,11 +1,12 @@
-"""The cache's rectangle: what is kept, what is wiped. No model."""
+"""The cache's rectangle and its blocks: what is kept, what is wiped. No model."""
 
 import pytest
 import torch
 
 from brie_server.engine.torch.architecture import read_architecture
 from brie_server.engine.torch.cache import Cache
-from brie_server.engine.torch.scheduler import Move, Rectangle
+from brie_server.engine.torch.prefix import BLOCK
+from brie_server.engine.torch.scheduler import Keep, Move, Rectangle, Restore
 from server.engine.tiny_models import TinyModel
 
 
@@ -16,8 +17,8 @@ def cache(tiny_model: TinyModel) -> Cache:
     cache.reshape(Rectangle(2, 8))
     for row in range(2):
         cache.reserve(row, 0, 5)
-        for values in cache.layer(1):
-            values[row, :, :5] = row + 1
+        for index in range(cache.num_layers):
+            cache.layer(index)[:, row, :, :5] = row + 1
     return cache
 
 
@@ -72,6 +73,31 @@ def test_a_row_is_wiped_even_after_it_was_moved_and_reshaped(cache: Cache) -> No
 
 def test_released_memory_is_gone(cache: Cache) -> None:
     cache.release()
-    assert all(values.numel() == 0 for values in cache.layer(1))
+    assert cache.layer(1).numel() == 0
     cache.reshape(Rectangle(1, 4))
     assert row(cache, 0) == [0] * 4
+
+
+def test_a_kept_block_begins_another_row_even_after_its_own_is_gone(cache: Cache) -> None:
+    cache.reshape(Rectangle(2, 2 * BLOCK))
+    cache.reserve(1, 0, BLOCK)
+    for index in range(cache.num_layers):
+        cache.layer(index)[:, 1, :, :BLOCK] = 7 + index
+    cache.keep(Keep(row=1, start=0, block=5))
+    cache.release()
+    cache.reshape(Rectangle(2, 2 * BLOCK))
+    cache.reserve(0, 0, 2 * BLOCK)
+    for index in range(cache.num_layers):
+        cache.layer(index)[:, 0] = 9
+    cache.restore(Restore(row=0, blocks=(5,)))
+    assert row(cache, 0) == [8.0] * BLOCK + [0] * BLOCK
+
+
+def test_a_dropped_block_is_gone(cache: Cache) -> None:
+    cache.reshape(Rectangle(2, BLOCK))
+    for block in (5, 6):
+        cache.keep(Keep(row=1, start=0, block=block))
+    cache.drop(5)
+    assert cache.num_blocks == 1
+    cache.drop_all()
+    assert cache.num_blocks == 0

@@ -11,7 +11,7 @@ from brie_core.errors import EngineFailure, NotReady, Overloaded
 from brie_server.engine.torch.batch import Batch
 from brie_server.engine.torch.cache import Cache
 from brie_server.engine.torch.engine import TorchEngine
-from brie_server.engine.torch.lora import LoraBatch
+from brie_server.engine.torch.lora_pool import LoraBatch
 from brie_server.engine.torch.model import Decoder
 from brie_server.engine.torch.scheduler import Limits, Rectangle, Scheduler
 from server.engine.asking import answer, answers, prompt
@@ -104,7 +104,7 @@ async def test_a_failed_step_fails_its_requests_and_not_the_engine(
 async def test_a_failed_step_spares_those_that_were_not_in_it(
     tiny_model: TinyModel, start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    engine = start(tiny_model.base)
+    engine = start(tiny_model.base, chunk_size=len(ASKED))
     whole = await answer(engine, prompt(ASKED, 10))
     fail_once(monkeypatch, out_of_memory, at=0)
     both = (answer(engine, prompt(ASKED, 10)) for _ in range(2))
@@ -203,7 +203,7 @@ def test_several_event_loops_are_served_and_one_that_died_is_forgotten(
 async def test_the_cache_is_given_back_when_idle(tiny_model: TinyModel, start: Start) -> None:
     engine = start(tiny_model.base)
     await answer(engine, prompt(ASKED, 5))
-    future = engine._thread.call(lambda runner: runner._cache.layer(0)[0].numel())
+    future = engine._thread.call(lambda runner: runner._cache.layer(0).numel())
     assert await asyncio.wrap_future(future) == 0
 
 

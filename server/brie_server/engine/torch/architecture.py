@@ -64,6 +64,11 @@ class Architecture:
         """Numbers that one token leaves in the cache."""
         return 2 * self.num_layers * self.num_kv_heads * self.head_dim
 
+    @property
+    def windows(self) -> frozenset[int | None]:
+        """The attention windows of its layers; None looks at the whole context."""
+        return frozenset({None})
+
     def module(self, layer: int, part: str) -> str:
         """A part's name in the checkpoint and in adapters."""
         return f"model.layers.{layer}.{part}"

@@ -1,48 +1,56 @@
-"""Attention over the cache: single queries where sequences decode, a causal block for a prompt. It knows no weights.
+"""Attention over the cache, one product for each group of rows. It knows no weights.
 
-Plain batched products, because `scaled_dot_product_attention` is three times slower on a CPU for a single query row.
+The G query heads that share a key head stand below one another as so many queries: then a key is read once for all of
+them. `scaled_dot_product_attention` in this form takes half the time of two batched products on a CPU, except where
+many rows are long (measured in docs/log.md).
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from brie_server.engine.torch.batch import Batch, Decode, Prefill
+from brie_server.engine.torch.batch import Batch, Group
+
+_MANY_SCORES = 2**14
+"""Rows times positions from which single queries are faster as two products on a CPU."""
 
 
-def attend(q_NHGD: Tensor, k_NHD: Tensor, v_NHD: Tensor, layer: tuple[Tensor, Tensor], batch: Batch) -> Tensor:
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """How a layer weighs what it sees."""
+
+    scale: float
+    """Multiplies the products of queries and keys."""
+    window: int | None
+    """How many positions back it sees, its own included; None is all."""
+
+
+def attend(q_NHGD: Tensor, kv_N2HD: Tensor, kv_2RHCD: Tensor, batch: Batch, scoring: Scoring) -> Tensor:
     """Put the new keys and values into the layer's cache and look back at all of them; returns [N, H * G * D]."""
-    parts = []
-    n = batch.decode.rows_n.shape[0] if batch.decode else 0
-    if batch.decode:
-        parts.append(_decode(q_NHGD[:n], k_NHD[:n], v_NHD[:n], layer, batch.decode))
-    if batch.prefill:
-        parts.append(_prefill(q_NHGD[n:], k_NHD[n:], v_NHD[n:], layer, batch.prefill))
+    head_dim = q_NHGD.shape[-1]
+    kv_2RHCD.view(-1, head_dim).index_copy_(0, batch.slots_M, kv_N2HD.reshape(-1, head_dim))
+    parts = [_attend(q_NHGD, kv_2RHCD, group, scoring) for group in batch.groups]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _decode(q_nHGD: Tensor, k_nHD: Tensor, v_nHD: Tensor, layer: tuple[Tensor, Tensor], decode: Decode) -> Tensor:
-    k_RHCD, v_RHCD = layer
-    k_RHCD[decode.rows_n, :, decode.positions_n] = k_nHD
-    v_RHCD[decode.rows_n, :, decode.positions_n] = v_nHD
-    rows, _, _, longest = decode.hidden_R11C.shape
-    q_RHGD = q_nHGD[decode.token_of_row_R]
-    scores_RHGC = q_RHGD @ k_RHCD[:rows, :, :longest].transpose(-1, -2)
-    weights_RHGC = _weights(scores_RHGC, decode.hidden_R11C, q_nHGD.shape[-1])
-    return (weights_RHGC @ v_RHCD[:rows, :, :longest]).flatten(1)[decode.rows_n]
+def _attend(q_NHGD: Tensor, kv_2RHCD: Tensor, group: Group, scoring: Scoring) -> Tensor:
+    _, heads, per_key, head_dim = q_NHGD.shape
+    k_PHCD, v_PHCD = kv_2RHCD[:, group.first : group.first + group.num_rows, :, : group.longest]
+    q_PnHGD = q_NHGD[group.token_of_place_Pn].view(group.num_rows, -1, heads, per_key, head_dim)
+    n = q_PnHGD.shape[1]
+    q_PHMD = q_PnHGD.permute(0, 2, 3, 1, 4).reshape(group.num_rows, heads, per_key * n, head_dim)
+    bias_PHMC = group.bias_of_window[scoring.window].expand(-1, heads, -1, -1)
+    if n == 1 and q_NHGD.device.type == "cpu" and group.num_rows * group.longest >= _MANY_SCORES:
+        out_PHMD = _products(q_PHMD, k_PHCD, v_PHCD, bias_PHMC, scoring.scale)
+    else:
+        out_PHMD = functional.scaled_dot_product_attention(q_PHMD, k_PHCD, v_PHCD, bias_PHMC, scale=scoring.scale)
+    out_PnHGD = out_PHMD.reshape(group.num_rows, heads, per_key, n, head_dim).permute(0, 3, 1, 2, 4)
+    out_TO: Tensor = out_PnHGD.reshape(group.num_rows * n, -1)
+    return out_TO if group.place_of_token_T is None else out_TO[group.place_of_token_T]
 
 
-def _prefill(q_nHGD: Tensor, k_nHD: Tensor, v_nHD: Tensor, layer: tuple[Tensor, Tensor], prefill: Prefill) -> Tensor:
-    k_HCD, v_HCD = (values_RHCD[prefill.row, :, : prefill.end] for values_RHCD in layer)
-    k_HCD[:, prefill.start :] = k_nHD.transpose(0, 1)
-    v_HCD[:, prefill.start :] = v_nHD.transpose(0, 1)
-    n, heads, group, head_dim = q_nHGD.shape
-    q_HMD = q_nHGD.permute(1, 2, 0, 3).reshape(heads, group * n, head_dim)
-    scores_HGnC = (q_HMD @ k_HCD.transpose(-1, -2)).view(heads, group, n, prefill.end)
-    weights_HGnC = _weights(scores_HGnC, prefill.hidden_nC, head_dim)
-    out_HGnD = (weights_HGnC.flatten(1, 2) @ v_HCD).view(heads, group, n, head_dim)
-    return out_HGnD.permute(2, 0, 1, 3).reshape(n, heads * group * head_dim)
-
-
-def _weights(scores: Tensor, hidden: Tensor, head_dim: int) -> Tensor:
-    scores.mul_(head_dim**-0.5).masked_fill_(hidden, float("-inf"))
-    return torch.softmax(scores, -1, dtype=torch.float32).to(scores.dtype)
+def _products(q_PHMD: Tensor, k_PHCD: Tensor, v_PHCD: Tensor, bias_PHMC: Tensor, scale: float) -> Tensor:
+    scores_PHMC = (q_PHMD @ k_PHCD.transpose(-1, -2)).mul_(scale).add_(bias_PHMC)
+    return torch.softmax(scores_PHMC, -1, dtype=torch.float32).to(v_PHCD.dtype) @ v_PHCD

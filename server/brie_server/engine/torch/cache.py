@@ -1,33 +1,43 @@
-"""The keys and values of all running sequences, as one rectangle in each layer. It knows rows, not whose they are."""
+"""The keys and values of all running sequences, as one rectangle in each layer. It knows rows, not whose they are.
+
+Beside the rectangle it keeps blocks: copies of stretches of rows, by number, that later rows may begin with.
+"""
 
 import torch
 from torch import Tensor
 
 from brie_server.engine.torch.architecture import Architecture
-from brie_server.engine.torch.scheduler import Move, Rectangle
+from brie_server.engine.torch.prefix import BLOCK
+from brie_server.engine.torch.scheduler import Keep, Move, Rectangle, Restore
 
 
 class Cache:
-    """Per layer k_RHCD and v_RHCD, [rows, kv_heads, capacity, head_dim]: attention reads them as plain views.
+    """Per layer kv_2RHCD, [keys and values, rows, kv_heads, capacity, head_dim]: attention reads it as plain views.
 
     A row is wiped before it changes hands. Masking alone would not do: a weight of zero times a NaN that an earlier
     sequence left is NaN.
     """
 
     def __init__(self, architecture: Architecture, device: torch.device, dtype: torch.dtype) -> None:
-        self._num_layers = architecture.num_layers
+        self.num_layers = architecture.num_layers
         self._num_kv_heads, self._head_dim = architecture.num_kv_heads, architecture.head_dim
         self._device, self._dtype = device, dtype
+        self._blocks: dict[int, Tensor] = {}
+        """Each kv_L2HBD, all layers of one stretch."""
         self.release()
 
-    def layer(self, index: int) -> tuple[Tensor, Tensor]:
-        """The layer's k_RHCD and v_RHCD."""
+    @property
+    def num_blocks(self) -> int:
+        """Blocks that are kept."""
+        return len(self._blocks)
+
+    def layer(self, index: int) -> Tensor:
+        """The layer's kv_2RHCD."""
         return self._layers[index]
 
     def release(self) -> None:
-        """Give all memory back."""
-        empty = torch.empty(0, device=self._device, dtype=self._dtype)
-        self._layers = [(empty, empty)] * self._num_layers
+        """Give back the rectangle; the blocks stay."""
+        self._layers = [torch.empty(0, device=self._device, dtype=self._dtype)] * self.num_layers
         self._rectangle = Rectangle()
         self._written: list[int] = []
 
@@ -36,8 +46,8 @@ class Cache:
         if rectangle == self._rectangle:
             return
         old = self._rectangle
-        for index, (k_RHCD, v_RHCD) in enumerate(self._layers):  # a layer at a time, so that two never exist whole
-            self._layers[index] = (self._enlarged(k_RHCD, rectangle), self._enlarged(v_RHCD, rectangle))
+        for index, kv_2RHCD in enumerate(self._layers):  # a layer at a time, so that two never exist whole
+            self._layers[index] = self._enlarged(kv_2RHCD, rectangle)
         kept = [min(end, rectangle.capacity) for end in self._written[: rectangle.rows]]
         self._written = kept + [0] * max(rectangle.rows - old.rows, 0)
         self._rectangle = rectangle
@@ -45,9 +55,8 @@ class Cache:
     def move(self, move: Move) -> None:
         """Put a sequence's keys and values into another row."""
         self._wipe(move.target)
-        for layer in self._layers:
-            for values_RHCD in layer:
-                values_RHCD[move.target, :, : move.num_tokens] = values_RHCD[move.source, :, : move.num_tokens]
+        for kv_2RHCD in self._layers:
+            kv_2RHCD[:, move.target, :, : move.num_tokens] = kv_2RHCD[:, move.source, :, : move.num_tokens]
         self._written[move.target] = move.num_tokens
 
     def reserve(self, row: int, start: int, end: int) -> None:
@@ -56,15 +65,36 @@ class Cache:
             self._wipe(row)
         self._written[row] = end
 
-    def _wipe(self, row: int) -> None:
-        for layer in self._layers:
-            for values_RHCD in layer:
-                values_RHCD[row, :, : self._written[row]] = 0
+    def restore(self, restore: Restore) -> None:
+        """Begin a row with kept blocks."""
+        self._wipe(restore.row)
+        end = len(restore.blocks) * BLOCK
+        kv_L2HCD = torch.cat([self._blocks[block] for block in restore.blocks], dim=3)
+        for kv_2RHCD, kv_2HCD in zip(self._layers, kv_L2HCD, strict=True):
+            kv_2RHCD[:, restore.row, :, :end] = kv_2HCD
+        self._written[restore.row] = end
 
-    def _enlarged(self, old_RHCD: Tensor, rectangle: Rectangle) -> Tensor:
-        shape = (rectangle.rows, self._num_kv_heads, rectangle.capacity, self._head_dim)
-        new_RHCD = torch.zeros(shape, device=self._device, dtype=self._dtype)
-        if old_RHCD.numel():
-            rows, capacity = min(old_RHCD.shape[0], shape[0]), min(old_RHCD.shape[2], shape[2])
-            new_RHCD[:rows, :, :capacity] = old_RHCD[:rows, :, :capacity]
-        return new_RHCD
+    def keep(self, keep: Keep) -> None:
+        """Copy a stretch of a row to a block of its own."""
+        end = keep.start + BLOCK
+        self._blocks[keep.block] = torch.stack([each[:, keep.row, :, keep.start : end] for each in self._layers])
+
+    def drop(self, block: int) -> None:
+        """Free a block."""
+        del self._blocks[block]
+
+    def drop_all(self) -> None:
+        """Free all blocks."""
+        self._blocks.clear()
+
+    def _wipe(self, row: int) -> None:
+        for kv_2RHCD in self._layers:
+            kv_2RHCD[:, row, :, : self._written[row]] = 0
+
+    def _enlarged(self, old_2RHCD: Tensor, rectangle: Rectangle) -> Tensor:
+        shape = (2, rectangle.rows, self._num_kv_heads, rectangle.capacity, self._head_dim)
+        new_2RHCD = torch.zeros(shape, device=self._device, dtype=self._dtype)
+        if old_2RHCD.numel():
+            rows, capacity = min(old_2RHCD.shape[1], shape[1]), min(old_2RHCD.shape[3], shape[3])
+            new_2RHCD[:, :rows, :, :capacity] = old_2RHCD[:, :rows, :, :capacity]
+        return new_2RHCD

@@ -12,7 +12,7 @@ from brie_core.weights.lora import check_values, read_adapter
 from brie_server.engine.base import EngineInfo, Prompt, Token
 from brie_server.engine.torch.architecture import read_architecture
 from brie_server.engine.torch.device import cache_bytes
-from brie_server.engine.torch.lora import DeviceAdapter, put_on_device
+from brie_server.engine.torch.lora import DeviceAdapter, adapter_dtype, put_on_device
 from brie_server.engine.torch.runner import Runner
 from brie_server.engine.torch.scheduler import Limits, Scheduler
 from brie_server.engine.torch.sequence import Sequence
@@ -98,7 +98,7 @@ class TorchEngine:
     def _prepare(self, folder: Path) -> DeviceAdapter:
         adapter = read_adapter(folder, self._base.linear_modules)
         check_values(adapter)
-        return put_on_device(adapter, self._architecture, self._device, self._dtype)
+        return put_on_device(adapter, self._architecture, self._device, adapter_dtype(self._device, self._dtype))
 
     def _check(self, prompt: Prompt) -> None:
         num_tokens, context_length = len(prompt.token_ids) + prompt.max_tokens, self._info.context_length

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from brie_server.engine.torch.architecture import Architecture, Llama3Scaling, Site
-from brie_server.engine.torch.attention import attend
+from brie_server.engine.torch.attention import Scoring, attend
 from brie_server.engine.torch.batch import Batch
 from brie_server.engine.torch.cache import Cache
-from brie_server.engine.torch.lora import LoraBatch
+from brie_server.engine.torch.lora_pool import LoraBatch
 from brie_server.engine.torch.weights import Weights
 
 
@@ -42,20 +42,21 @@ class Decoder:
         x_NE = functional.embedding(batch.token_ids_N, self._weights.embedding_VE)
         this = _Pass(batch, cache, lora, self._rotation(batch.positions_N, x_NE.dtype))
         for index, layer in enumerate(self._weights.layers):
-            x_NE = x_NE + self._attention(self._norm(x_NE, layer.attention_norm_E), index, this)
-            x_NE = x_NE + self._mlp(self._norm(x_NE, layer.mlp_norm_E), index, this)
-        last_SE = self._norm(x_NE[batch.sampled_S], self._weights.norm_E)
-        return functional.linear(last_SE, self._weights.head_VE).float()
+            x_NE += self._attention(self._norm(x_NE, layer.attention_norm_E), index, this)
+            x_NE += self._mlp(self._norm(x_NE, layer.mlp_norm_E), index, this)
+        last_SE = self._norm(x_NE[batch.logits_S], self._weights.norm_E)
+        return self._weights.head.apply(last_SE).float()
 
     def _attention(self, x_NE: Tensor, index: int, this: _Pass) -> Tensor:
         num_tokens, heads, kv_heads = x_NE.shape[0], self._architecture.num_heads, self._architecture.num_kv_heads
         qkv_NJD = self._linear(x_NE, index, Site.QKV, this).view(num_tokens, -1, self._architecture.head_dim)
-        qk_NJD, v_NHD = torch.split(qkv_NJD, [heads + kv_heads, kv_heads], dim=1)
+        qk_NJD = qkv_NJD[:, : heads + kv_heads]
         if (norm_JD := self._weights.layers[index].qk_norm_JD) is not None:
-            qk_NJD = self._norm(qk_NJD, norm_JD)
-        q_NJD, k_NHD = torch.split(_rotate(qk_NJD, this.rotation), [heads, kv_heads], dim=1)
-        q_NHGD = q_NJD.reshape(num_tokens, kv_heads, heads // kv_heads, -1)
-        out_NO = attend(q_NHGD, k_NHD, v_NHD, this.cache.layer(index), this.batch)
+            qk_NJD.copy_(self._norm(qk_NJD, norm_JD))
+        _rotate(qk_NJD, this.rotation)
+        q_NHGD = qkv_NJD[:, :heads].view(num_tokens, kv_heads, -1, self._architecture.head_dim)
+        scoring = Scoring(self._architecture.head_dim**-0.5, None)
+        out_NO = attend(q_NHGD, qkv_NJD[:, heads:], this.cache.layer(index), this.batch, scoring)
         return self._linear(out_NO, index, Site.O, this)
 
     def _mlp(self, x_NE: Tensor, index: int, this: _Pass) -> Tensor:
@@ -64,16 +65,14 @@ class Decoder:
 
     def _linear(self, x_NI: Tensor, index: int, site: Site, this: _Pass) -> Tensor:
         linear = self._weights.layers[index].linears[site]
-        out_NO = functional.linear(x_NI, linear.weight_OI, linear.bias_O)
+        out_NO = linear.apply(x_NI)
         if this.lora is not None:
             this.lora.add(index, site, x_NI, out_NO)
         return out_NO
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
         """RMS norm over the last dimension, in float32 whatever the model's type."""
-        wide = x.float()
-        wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self._architecture.rms_eps)
-        return weight * wide.to(x.dtype)
+        return functional.rms_norm(x, x.shape[-1:], None, self._architecture.rms_eps) * weight
 
     def _rotation(self, positions_N: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """cos_N1D and sin_N1D, the first half of the sine negative as `_rotate` needs it."""
@@ -100,6 +99,8 @@ def _stretched(frequencies_d: Tensor, scaling: Llama3Scaling) -> Tensor:
     return (1 - blend_d) * frequencies_d / scaling.factor + blend_d * frequencies_d
 
 
-def _rotate(x_NJD: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+def _rotate(x_NJD: Tensor, rotation: tuple[Tensor, Tensor]) -> None:
+    """Turn each pair (i, i + D / 2) of a head by its angle, in place."""
     cos_N1D, sin_N1D = rotation
-    return x_NJD * cos_N1D + x_NJD.roll(x_NJD.shape[-1] // 2, -1) * sin_N1D
+    swapped_NJD = x_NJD.view(*x_NJD.shape[:-1], 2, -1).flip(-2).flatten(-2)
+    x_NJD.mul_(cos_N1D).addcmul_(swapped_NJD, sin_N1D)

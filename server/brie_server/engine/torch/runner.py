@@ -2,13 +2,16 @@
 
 # tensor names carry their shape
 
+from collections.abc import Iterable
+
 import torch
 
 from brie_core.weights.base_model import BaseModel
+from brie_server.engine.torch.adapters import Adapters
 from brie_server.engine.torch.architecture import Architecture
 from brie_server.engine.torch.batch import build_batch
 from brie_server.engine.torch.cache import Cache
-from brie_server.engine.torch.lora import Adapters, DeviceAdapter
+from brie_server.engine.torch.lora import DeviceAdapter, adapter_dtype
 from brie_server.engine.torch.model import Decoder
 from brie_server.engine.torch.sampler import sample
 from brie_server.engine.torch.scheduler import Step
@@ -20,25 +23,36 @@ class Runner:
     """All tensors of the engine; used by one thread."""
 
     def __init__(self, base: BaseModel, architecture: Architecture, device: torch.device, dtype: torch.dtype) -> None:
-        self._device = device
+        self._architecture, self._device, self._dtype = architecture, device, dtype
         self._model = Decoder(architecture, load_weights(base, architecture, device, dtype))
         self._cache = Cache(architecture, device, dtype)
-        self._adapters = Adapters()
+        self._adapters = Adapters(architecture, device, adapter_dtype(device, dtype))
 
     @torch.inference_mode()
     def run(self, step: Step) -> list[int | None]:
         """Compute a step; one token for each of `step.sampling`, None for one whose logits are not finite."""
         self._make_room(step)
-        batch = build_batch(step, self._device)
-        digests = [chunk.sequence.prompt.adapter for chunk in step.chunks for _ in range(chunk.num_tokens)]
-        lora = self._adapters.batch(digests, self._device)
+        batch = build_batch(step, self._architecture, self._device, self._dtype)
+        lora = self._adapters.batch([(each.sequence.prompt.adapter, each.num_tokens) for each in step.chunks])
         logits_SV = self._model.forward(batch, self._cache, lora)
+        for keep in step.keeps:
+            self._cache.keep(keep)
+        self.drop(step.dropped)
         return sample(logits_SV, step.sampling)
 
     def release(self) -> None:
-        """Give back everything but the model and the adapters; the next step begins with an empty cache."""
+        """Give back the cache; the model, the adapters and the kept blocks stay."""
         self._cache.release()
-        self._adapters.release()
+
+    def reset(self) -> None:
+        """After a failure: give back the cache and the kept blocks, whatever their state."""
+        self._cache.release()
+        self._cache.drop_all()
+
+    def drop(self, blocks: Iterable[int]) -> None:
+        """Free kept blocks."""
+        for block in blocks:
+            self._cache.drop(block)
 
     def adapter_bytes(self, digest: str) -> int | None:
         """The size on the device of a loaded adapter, None for one that is not."""
@@ -57,5 +71,7 @@ class Runner:
         for move in step.moves:
             self._cache.move(move)
         self._cache.reshape(step.rectangle)
+        for restore in step.restores:
+            self._cache.restore(restore)
         for chunk in step.chunks:
             self._cache.reserve(row_of(chunk.sequence), chunk.start, chunk.end)

@@ -6,8 +6,9 @@ The cache is a rectangle of rows x capacity tokens within a budget. The rules, i
    goes back to the head of the queue, until it fits. One sequence alone always fits.
 2. The rows in use are 0 to n-1: who sits above a freed row moves down into it.
 3. The oldest waiting sequence is admitted while a row more, at the length that all of them will soon need, fits.
-4. A step computes one token for each sequence that decodes, and one chunk of the oldest prompt not yet computed, so
+4. A step computes one token for each sequence that decodes, and a limited number of tokens of prompts, oldest first, so
    that a long prompt does not stall the answers that are already streaming. Whoever has tokens in the cache is in it.
+5. A prompt begins where the kept blocks of earlier prompts end (`prefix`), and leaves its own blocks behind.
 
 Running sequences are older than all waiting ones, so the oldest always makes progress and nobody starves.
 """
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 
 from brie_core.errors import Overloaded
 from brie_server.engine.base import Token
+from brie_server.engine.torch.prefix import BLOCK, PrefixIndex
 from brie_server.engine.torch.sequence import Sequence, row_of
 
 ROOM = 64
@@ -69,13 +71,34 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
+class Restore:
+    """Kept blocks that become the beginning of a row before the step."""
+
+    row: int
+    blocks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """A stretch of a row to be kept as a block after the step."""
+
+    row: int
+    start: int
+    block: int
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
-    """What the engine does next: the moves, then the rectangle, then the chunks."""
+    """What the engine does next: moves, rectangle, restores, chunks, what is kept of them, and what no longer is."""
 
     moves: tuple[Move, ...]
     rectangle: Rectangle
     chunks: tuple[Chunk, ...]
-    """Those of one token first; at most one is longer."""
+    """Those of one token first, then the longer ones; both by row."""
+    restores: tuple[Restore, ...] = ()
+    keeps: tuple[Keep, ...] = ()
+    dropped: tuple[int, ...] = ()
+    """Blocks to be forgotten at the end."""
 
     @property
     def sampling(self) -> tuple[Sequence, ...]:
@@ -92,9 +115,11 @@ class Limits:
     max_waiting: int = 256
     """Sequences that wait beyond those before a further one is turned away."""
     chunk_size: int = 256
-    """Tokens of a prompt in one step: more is faster for the prompt and slower for all others meanwhile."""
+    """Tokens of prompts in one step: more is faster for the prompts and slower for all others meanwhile."""
     smallest_capacity: int = 256
     """The least length of the rectangle; it doubles from there."""
+    max_blocks: int = 512
+    """Blocks of keys and values that are kept for later prompts."""
 
 
 class Scheduler:
@@ -109,6 +134,7 @@ class Scheduler:
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
         self._rectangle = Rectangle()
+        self._prefixes = PrefixIndex(limits.max_blocks)
 
     @property
     def is_idle(self) -> bool:
@@ -146,7 +172,20 @@ class Scheduler:
         moves = tuple(self._compact())
         self._admit()
         self._rectangle = self._reshaped(self._need(self._running))
-        return Step(moves, self._rectangle, tuple(self._chunks())) if self._running else None
+        if not self._running:
+            return None
+        restores = tuple(self._restore())
+        chunks = tuple(sorted(self._chunks(), key=lambda chunk: (chunk.num_tokens > 1, row_of(chunk.sequence))))
+        keeps = tuple(keep for chunk in chunks for keep in self._keeps(chunk))
+        return Step(moves, self._rectangle, chunks, restores, keeps, self._prefixes.drop_excess())
+
+    def forget_adapter(self, adapter: str) -> tuple[int, ...]:
+        """Keep nothing of an adapter any longer; returns the blocks to be forgotten."""
+        return self._prefixes.drop_adapter(adapter)
+
+    def forget_all(self) -> None:
+        """Keep nothing any longer: the cache has been lost."""
+        self._prefixes.clear()
 
     def advance(self, step: Step, token_ids: SequenceOf[int | None]) -> list[tuple[Sequence, Token | None]]:
         """Take the sampled tokens of a step, in the order of `step.sampling`; the finished leave their rows.
@@ -187,18 +226,36 @@ class Scheduler:
             newcomer.row = len(self._running)
             self._running.append(newcomer)
 
+    def _restore(self) -> Iterable[Restore]:
+        """Rule 5, for the prompts that begin in this step."""
+        room = self._limits.chunk_size
+        for sequence in self._running:
+            if sequence.num_uncomputed > 1 and room > 0:
+                if not sequence.num_computed and (blocks := self._match(sequence)):
+                    sequence.num_computed = len(blocks) * BLOCK
+                    yield Restore(row_of(sequence), blocks)
+                room -= sequence.num_uncomputed
+
+    def _match(self, sequence: Sequence) -> tuple[int, ...]:
+        return self._prefixes.match(sequence.prompt.adapter, sequence.token_ids)
+
     def _chunks(self) -> Iterable[Chunk]:
         """Rule 4."""
-        prefilling = None
+        room = self._limits.chunk_size
         for sequence in self._running:
-            if sequence.num_uncomputed == 1:
-                yield Chunk(sequence, sequence.num_computed, 1, samples=True)
-            else:
-                prefilling = prefilling or sequence
-        if prefilling:
-            num_tokens = min(prefilling.num_uncomputed, self._limits.chunk_size)
-            samples = num_tokens == prefilling.num_uncomputed
-            yield Chunk(prefilling, prefilling.num_computed, num_tokens, samples)
+            num_tokens = 1 if sequence.num_uncomputed == 1 else min(sequence.num_uncomputed, room)
+            if num_tokens:
+                samples = num_tokens == sequence.num_uncomputed
+                yield Chunk(sequence, sequence.num_computed, num_tokens, samples)
+            room -= num_tokens if sequence.num_uncomputed > 1 else 0
+
+    def _keeps(self, chunk: Chunk) -> Iterable[Keep]:
+        sequence = chunk.sequence
+        if chunk.start // BLOCK < chunk.end // BLOCK:
+            for block, start in self._prefixes.keep(
+                sequence.prompt.adapter, sequence.token_ids[: chunk.end], chunk.start
+            ):
+                yield Keep(row_of(sequence), start, block)
 
     def _fits(self, need: Rectangle) -> bool:
         return need.num_tokens <= self._token_budget

@@ -111,7 +111,8 @@ class EngineThread:
             logger.exception("A step failed; %d requests fail with it.", len(affected))
             # whoever has tokens in the cache is in every step, so that nobody is left who would miss it
             self._fail(affected, EngineFailure, "The engine failed on this answer; the request can be sent again.")
-            runner.release()
+            self._scheduler.forget_all()
+            runner.reset()
             return
         self._deliver(
             (self._requests[sequence], token or EngineFailure("The model gave no finite probabilities."))
@@ -135,6 +136,7 @@ class EngineThread:
     def _unload(self, digest: str, runner: Runner) -> None:
         users = [sequence for sequence in self._requests if sequence.prompt.adapter == digest]
         self._fail(users, EngineFailure, "The adapter was unloaded while it answered.")
+        runner.drop(self._scheduler.forget_adapter(digest))
         runner.unload_adapter(digest)
 
     def _end(self, _runner: Runner) -> None:

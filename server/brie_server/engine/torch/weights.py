@@ -10,14 +10,7 @@ from brie_core.errors import BadConfiguration
 from brie_core.weights.base_model import BaseModel
 from brie_core.weights.safetensors import TensorInfo
 from brie_server.engine.torch.architecture import PARTS, Architecture, Site
-
-
-@dataclass(frozen=True, slots=True)
-class Linear:
-    """y = x @ weight_OI.T + bias_O."""
-
-    weight_OI: Tensor
-    bias_O: Tensor | None
+from brie_server.engine.torch.linear import Linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +31,8 @@ class Weights:
     embedding_VE: Tensor
     layers: tuple[LayerWeights, ...]
     norm_E: Tensor
-    head_VE: Tensor
-    """The embedding itself where it is tied."""
+    head: Linear
+    """The embedding's own values where it is tied."""
 
 
 def to_tensor(info: TensorInfo) -> Tensor:
@@ -63,8 +56,8 @@ def _read(reader: "_Reader", architecture: Architecture) -> Weights:
     norm_E = reader.take("model.norm.weight", (architecture.hidden_size,))
     if architecture.tied_head:
         reader.ignore("lm_head.weight")
-        return Weights(embedding_VE, layers, norm_E, embedding_VE)
-    return Weights(embedding_VE, layers, norm_E, reader.take("lm_head.weight", vocabulary))
+        return Weights(embedding_VE, layers, norm_E, Linear(embedding_VE))
+    return Weights(embedding_VE, layers, norm_E, Linear(reader.take("lm_head.weight", vocabulary)))
 
 
 def _read_layer(reader: "_Reader", architecture: Architecture, index: int) -> LayerWeights:
@@ -90,7 +83,7 @@ def _read_site(reader: "_Reader", architecture: Architecture, layer: int, site: 
     shapes = {architecture.module(layer, part): architecture.shape(part) for part in PARTS[site]}
     weight_OI = reader.stack({f"{name}.weight": shape for name, shape in shapes.items()})
     if site is not Site.QKV or not architecture.qkv_bias:
-        return Linear(weight_OI, None)
+        return Linear(weight_OI)
     return Linear(weight_OI, reader.stack({f"{name}.bias": shape[:1] for name, shape in shapes.items()}))
 
 

@@ -1,0 +1,105 @@
+"""The adapters that are loaded, and which slot each stands in. It knows digests, and no layer.
+
+An adapter comes into a slot with the first step that needs it, and stays until another needs the place: a step whose
+adapters are those of the step before copies nothing.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import torch
+
+from brie_server.engine.torch.architecture import Architecture
+from brie_server.engine.torch.lora import DeviceAdapter
+from brie_server.engine.torch.lora_pool import LoraBatch, Pool
+from brie_server.engine.torch.lora_share import Run, share_out
+
+_SMALLEST_RANK = 8
+_ROOMY = 8
+"""Slots that a pool has before adapters must make place for each other: requests in turn then copy nothing."""
+
+
+class Adapters:
+    """Used by the engine's thread alone."""
+
+    def __init__(self, architecture: Architecture, device: torch.device, dtype: torch.dtype) -> None:
+        self._architecture = architecture
+        self._like = torch.empty(0, device=device, dtype=dtype)
+        self._loaded: dict[str, DeviceAdapter] = {}
+        self._pools: dict[int, Pool] = {}
+        self._slots: dict[int, dict[str, int]] = defaultdict(dict)
+        """By rank: the slot of each adapter in the pool, least recently used first."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that adapters and pools hold."""
+        loaded = sum(adapter.num_bytes for adapter in self._loaded.values())
+        return loaded + sum(pool.num_bytes for pool in self._pools.values())
+
+    def get(self, digest: str) -> DeviceAdapter | None:
+        """A loaded adapter."""
+        return self._loaded.get(digest)
+
+    def load(self, digest: str, adapter: DeviceAdapter) -> DeviceAdapter:
+        """Take an adapter in, unless it is there already; returns the one that counts."""
+        return self._loaded.setdefault(digest, adapter)
+
+    def unload(self, digest: str) -> None:
+        """Forget an adapter and free its memory; an unknown one is no error."""
+        if (adapter := self._loaded.pop(digest, None)) is None:
+            return
+        rank = _pool_rank(adapter)
+        self._slots[rank].pop(digest, None)
+        if not self._slots[rank]:
+            self._pools.pop(rank, None)
+
+    def batch(self, tokens: Sequence[tuple[str | None, int]]) -> LoraBatch | None:
+        """For a step with runs of so many tokens of these digests; None when all of them are the base model's."""
+        digests = {digest for digest, _ in tokens if digest is not None}
+        if not digests:
+            return None
+        by_rank: dict[int, list[str]] = defaultdict(list)
+        for digest in sorted(digests):
+            by_rank[_pool_rank(self._loaded[digest])].append(digest)
+        slots = {rank: self._seat(rank, here) for rank, here in by_rank.items()}
+        shares = {self._pools[rank]: share_out(_runs(tokens, here)) for rank, here in slots.items()}
+        return LoraBatch(shares, sum(count for _, count in tokens), self._like.device)
+
+    def _seat(self, rank: int, digests: Iterable[str]) -> dict[str, int]:
+        """See to it that each has a slot in its pool."""
+        pool = self._pools.get(rank)
+        if pool is None:
+            pool = self._pools[rank] = Pool(rank, self._architecture, self._like)
+        slots = self._slots[rank]
+        wanted = list(digests)
+        for digest in wanted:
+            if digest in slots:
+                slots[digest] = slots.pop(digest)  # now the most recently used
+        for digest in wanted:
+            if digest not in slots:
+                slot = self._free_slot(pool, slots, keep=set(wanted))
+                pool.put(slot, self._loaded[digest])
+                slots[digest] = slot
+        return {digest: slots[digest] for digest in wanted}
+
+    def _free_slot(self, pool: Pool, slots: dict[str, int], keep: set[str]) -> int:
+        """An empty slot, else one whose adapter this step does not need, else one in a larger pool."""
+        if free := set(range(pool.num_slots)) - set(slots.values()):
+            return min(free)
+        if pool.num_slots >= _ROOMY and (unused := next((digest for digest in slots if digest not in keep), None)):
+            return slots.pop(unused)
+        pool.grow(max(2 * pool.num_slots, 1))
+        return len(slots)
+
+
+def _pool_rank(adapter: DeviceAdapter) -> int:
+    """The next power of two, so that few ranks share few pools."""
+    return max(1 << (adapter.rank - 1).bit_length(), _SMALLEST_RANK)
+
+
+def _runs(tokens: Sequence[tuple[str | None, int]], slots: dict[str, int]) -> Iterable[Run]:
+    start = 0
+    for digest, count in tokens:
+        if digest in slots:
+            yield Run(start, count, slots[digest])
+        start += count

@@ -1,0 +1,139 @@
+"""Adapters of one rank side by side, and their part in a step. It knows slots, and nothing of names or files.
+
+A pool's tensors hold one adapter in each slot. A step multiplies each token with the pair in its own adapter's slot, as
+one batched product over slots: nothing is merged, nothing is masked, and there is no active adapter.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from brie_server.engine.torch.architecture import PARTS, Architecture, Site
+from brie_server.engine.torch.lora import DeviceAdapter, Place
+from brie_server.engine.torch.lora_share import Share
+
+
+@dataclass(frozen=True, slots=True)
+class _Stack:
+    """One site's pairs in all slots: the parts' ranks stacked to K, and an own b for each part."""
+
+    a_SKI: Tensor
+    b_SrO: tuple[Tensor, ...]
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return (self.a_SKI, *self.b_SrO)
+
+
+class Pool:
+    """Slots for adapters of at most one rank; it doubles when it is full."""
+
+    def __init__(self, rank: int, architecture: Architecture, like: Tensor) -> None:
+        self.rank = rank
+        self._architecture = architecture
+        self._like = like
+        self._stacks: dict[Place, _Stack] = {}
+        self._num_slots = 0
+
+    @property
+    def num_slots(self) -> int:
+        """Slots that exist."""
+        return self._num_slots
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory it holds."""
+        return sum(tensor.nbytes for stack in self._stacks.values() for tensor in stack.tensors)
+
+    def grow(self, num_slots: int) -> None:
+        """Have so many slots, the new ones empty."""
+        for place, old in self._stacks.items():
+            new = self._empty(place, num_slots)
+            for to, origin in zip(new.tensors, old.tensors, strict=True):
+                to[: self._num_slots] = origin
+            self._stacks[place] = new
+        self._num_slots = num_slots
+
+    def put(self, slot: int, adapter: DeviceAdapter) -> None:
+        """Fill a slot; nothing is left of the adapter that was in it."""
+        for place in adapter.pairs.keys() - self._stacks.keys():
+            self._stacks[place] = self._empty(place, self._num_slots)
+        for place, stack in self._stacks.items():
+            for tensor in stack.tensors:
+                tensor[slot] = 0
+            for part, pair in enumerate(adapter.pairs.get(place, ())):
+                if pair:
+                    start, rank = part * self.rank, pair.a_rI.shape[0]
+                    stack.a_SKI[slot, start : start + rank] = pair.a_rI
+                    stack.b_SrO[part][slot, :rank] = pair.b_rO
+
+    def stack(self, layer: int, site: Site) -> _Stack | None:
+        """The pairs of a site, None where no adapter of this pool has any."""
+        return self._stacks.get((layer, site))
+
+    def _empty(self, place: Place, num_slots: int) -> _Stack:
+        shapes = [self._architecture.shape(part) for part in PARTS[place[1]]]
+        zeros = self._like.new_zeros
+        return _Stack(
+            zeros(num_slots, len(shapes) * self.rank, shapes[0][1]),
+            tuple(zeros(num_slots, self.rank, num_outputs) for num_outputs, _ in shapes),
+        )
+
+
+class PoolBatch:
+    """What one pool's adapters add to the tokens of one step."""
+
+    def __init__(self, pool: Pool, share: Share, num_tokens: int, device: torch.device) -> None:
+        self._pool, self._share = pool, share
+        self._slots = slice(share.first, share.first + share.num_slots)
+        # the commonest step of all: one adapter, every token its own place
+        self._is_plain = share.places == tuple(range(num_tokens)) == share.tokens
+        token_of_place = [0] * (share.num_slots * share.width)
+        for token, place in zip(share.tokens, share.places, strict=True):
+            token_of_place[place] = token
+        self._token_of_place = torch.tensor(token_of_place, device=device, dtype=torch.long)
+        self._tokens_T = torch.tensor(share.tokens, device=device, dtype=torch.long)
+        self._places_T = torch.tensor(share.places, device=device, dtype=torch.long)
+
+    def add(self, layer: int, site: Site, x_NI: Tensor, out_NO: Tensor) -> None:
+        """Add to `out_NO` what each token's own adapter makes of `x_NI`."""
+        if (stack := self._pool.stack(layer, site)) is None:
+            return
+        x_NI = x_NI.to(stack.a_SKI.dtype)
+        if self._share.num_slots:
+            self._add_padded(stack, x_NI, out_NO)
+        for run in self._share.long_runs:
+            inner_nK = x_NI[run.start : run.end] @ stack.a_SKI[run.slot].T
+            for out_nO, inner_nr, b_SrO in self._parts(out_NO[run.start : run.end], inner_nK, stack):
+                out_nO.add_(inner_nr @ b_SrO[run.slot])
+
+    def _add_padded(self, stack: _Stack, x_NI: Tensor, out_NO: Tensor) -> None:
+        x_PI = x_NI if self._is_plain else x_NI[self._token_of_place]
+        x_SwI = x_PI.view(self._share.num_slots, self._share.width, -1)
+        inner_SwK = torch.bmm(x_SwI, stack.a_SKI[self._slots].transpose(1, 2))
+        for out_No, inner_Swr, b_SrO in self._parts(out_NO, inner_SwK, stack):
+            added_Po = torch.bmm(inner_Swr, b_SrO[self._slots]).flatten(0, 1)
+            if self._is_plain:
+                out_No.add_(added_Po)
+            else:
+                out_No.index_add_(0, self._tokens_T, added_Po[self._places_T].to(out_No.dtype))
+
+    def _parts(self, out: Tensor, inner: Tensor, stack: _Stack) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Outputs, inner values and b of each part of a site."""
+        outputs = torch.split(out, [b_SrO.shape[2] for b_SrO in stack.b_SrO], dim=-1)
+        inners = torch.split(inner, self._pool.rank, dim=-1)
+        return list(zip(outputs, inners, stack.b_SrO, strict=True))
+
+
+class LoraBatch:
+    """What all adapters of one step add to its tokens."""
+
+    def __init__(self, shares: Mapping[Pool, Share], num_tokens: int, device: torch.device) -> None:
+        self._pools = [PoolBatch(pool, share, num_tokens, device) for pool, share in shares.items()]
+
+    def add(self, layer: int, site: Site, x_NI: Tensor, out_NO: Tensor) -> None:
+        """Add to `out_NO` what each token's own adapter makes of `x_NI`."""
+        for pool in self._pools:
+            pool.add(layer, site, x_NI, out_NO)
