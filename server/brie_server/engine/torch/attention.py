@@ -38,7 +38,7 @@ def attend(q_NHGD: Tensor, kv_N2HD: Tensor, kv_2RHCD: Tensor, batch: Batch, scor
 def _attend(q_NHGD: Tensor, kv_2RHCD: Tensor, group: Group, scoring: Scoring) -> Tensor:
     _, heads, per_key, head_dim = q_NHGD.shape
     k_PHCD, v_PHCD = kv_2RHCD[:, group.first : group.first + group.num_rows, :, : group.longest]
-    q_PnHGD = q_NHGD[group.token_of_place_Pn].view(group.num_rows, -1, heads, per_key, head_dim)
+    q_PnHGD = q_NHGD.index_select(0, group.token_of_place_Pn).view(group.num_rows, -1, heads, per_key, head_dim)
     n = q_PnHGD.shape[1]
     q_PHMD = q_PnHGD.permute(0, 2, 3, 1, 4).reshape(group.num_rows, heads, per_key * n, head_dim)
     bias_PHMC = group.bias_of_window[scoring.window].expand(-1, heads, -1, -1)
@@ -48,7 +48,7 @@ def _attend(q_NHGD: Tensor, kv_2RHCD: Tensor, group: Group, scoring: Scoring) ->
         out_PHMD = functional.scaled_dot_product_attention(q_PHMD, k_PHCD, v_PHCD, bias_PHMC, scale=scoring.scale)
     out_PnHGD = out_PHMD.reshape(group.num_rows, heads, per_key, n, head_dim).permute(0, 3, 1, 2, 4)
     out_TO: Tensor = out_PnHGD.reshape(group.num_rows * n, -1)
-    return out_TO if group.place_of_token_T is None else out_TO[group.place_of_token_T]
+    return out_TO if group.place_of_token_T is None else out_TO.index_select(0, group.place_of_token_T)
 
 
 def _products(q_PHMD: Tensor, k_PHCD: Tensor, v_PHCD: Tensor, bias_PHMC: Tensor, scale: float) -> Tensor:

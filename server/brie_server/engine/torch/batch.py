@@ -106,8 +106,8 @@ def _may_join(group: list[Chunk], chunk: Chunk) -> bool:
 def _group(
     chunks: Sequence[Chunk], first_token: int, architecture: Architecture, device: torch.device, dtype: torch.dtype
 ) -> Group:
-    first_row = row_of(chunks[0].sequence)
-    num_rows = row_of(chunks[-1].sequence) - first_row + 1
+    rows = [row_of(chunk.sequence) for chunk in chunks]
+    first_row, num_rows = min(rows), max(rows) - min(rows) + 1
     n, longest = max(chunk.num_tokens for chunk in chunks), max(chunk.end for chunk in chunks)
     token_of_place, last_seen, places, token = [0] * (num_rows * n), [0] * (num_rows * n), [], first_token
     for chunk in chunks:
@@ -122,7 +122,7 @@ def _group(
         num_rows,
         longest,
         torch.tensor(token_of_place, device=device),
-        None if len(places) == len(token_of_place) else torch.tensor(places, device=device),
+        None if places == list(range(len(token_of_place))) else torch.tensor(places, device=device),
         {window: _bias(last_seen_Pn, longest, window, architecture, dtype) for window in architecture.windows},
     )
 

@@ -88,8 +88,9 @@ class PoolBatch:
     def __init__(self, pool: Pool, share: Share, num_tokens: int, device: torch.device) -> None:
         self._pool, self._share = pool, share
         self._slots = slice(share.first, share.first + share.num_slots)
-        # the commonest step of all: one adapter, every token its own place
         self._is_plain = share.places == tuple(range(num_tokens)) == share.tokens
+        """One adapter, or several in order: every token is its own place."""
+        self._has_all = share.tokens == tuple(range(num_tokens))
         token_of_place = [0] * (share.num_slots * share.width)
         for token, place in zip(share.tokens, share.places, strict=True):
             token_of_place[place] = token
@@ -106,25 +107,26 @@ class PoolBatch:
             self._add_padded(stack, x_NI, out_NO)
         for run in self._share.long_runs:
             inner_nK = x_NI[run.start : run.end] @ stack.a_SKI[run.slot].T
-            for out_nO, inner_nr, b_SrO in self._parts(out_NO[run.start : run.end], inner_nK, stack):
-                out_nO.add_(inner_nr @ b_SrO[run.slot])
+            inners_nr = inner_nK.split(self._pool.rank, dim=1)
+            added_no = [inner_nr @ b_SrO[run.slot] for inner_nr, b_SrO in zip(inners_nr, stack.b_SrO, strict=True)]
+            out_NO[run.start : run.end].add_(_joined(added_no))
 
     def _add_padded(self, stack: _Stack, x_NI: Tensor, out_NO: Tensor) -> None:
-        x_PI = x_NI if self._is_plain else x_NI[self._token_of_place]
+        x_PI = x_NI if self._is_plain else x_NI.index_select(0, self._token_of_place)
         x_SwI = x_PI.view(self._share.num_slots, self._share.width, -1)
         inner_SwK = torch.bmm(x_SwI, stack.a_SKI[self._slots].transpose(1, 2))
-        for out_No, inner_Swr, b_SrO in self._parts(out_NO, inner_SwK, stack):
-            added_Po = torch.bmm(inner_Swr, b_SrO[self._slots]).flatten(0, 1)
-            if self._is_plain:
-                out_No.add_(added_Po)
-            else:
-                out_No.index_add_(0, self._tokens_T, added_Po[self._places_T].to(out_No.dtype))
+        inners_Swr = inner_SwK.split(self._pool.rank, dim=2)
+        added_Swo = [torch.bmm(inner, b_SrO[self._slots]) for inner, b_SrO in zip(inners_Swr, stack.b_SrO, strict=True)]
+        added_PO = _joined(added_Swo).flatten(0, 1)
+        added_TO = added_PO if self._is_plain else added_PO.index_select(0, self._places_T)
+        if self._has_all:
+            out_NO.add_(added_TO)
+        else:  # two copies, because index_add_ takes ten times as long on a CPU
+            out_NO.index_copy_(0, self._tokens_T, out_NO.index_select(0, self._tokens_T).add_(added_TO))
 
-    def _parts(self, out: Tensor, inner: Tensor, stack: _Stack) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Outputs, inner values and b of each part of a site."""
-        outputs = torch.split(out, [b_SrO.shape[2] for b_SrO in stack.b_SrO], dim=-1)
-        inners = torch.split(inner, self._pool.rank, dim=-1)
-        return list(zip(outputs, inners, stack.b_SrO, strict=True))
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
 
 class LoraBatch:

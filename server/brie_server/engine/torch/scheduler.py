@@ -94,7 +94,7 @@ class Step:
     moves: tuple[Move, ...]
     rectangle: Rectangle
     chunks: tuple[Chunk, ...]
-    """Those of one token first, then the longer ones; both by row."""
+    """Those of one token first, by adapter, then the longer ones by row."""
     restores: tuple[Restore, ...] = ()
     keeps: tuple[Keep, ...] = ()
     dropped: tuple[int, ...] = ()
@@ -175,7 +175,7 @@ class Scheduler:
         if not self._running:
             return None
         restores = tuple(self._restore())
-        chunks = tuple(sorted(self._chunks(), key=lambda chunk: (chunk.num_tokens > 1, row_of(chunk.sequence))))
+        chunks = tuple(sorted(self._chunks(), key=_order))
         keeps = tuple(keep for chunk in chunks for keep in self._keeps(chunk))
         return Step(moves, self._rectangle, chunks, restores, keeps, self._prefixes.drop_excess())
 
@@ -276,6 +276,12 @@ class Scheduler:
         rows = min(_power_of_two(need.rows), self._limits.max_rows)
         larger = Rectangle(max(now.rows, rows), max(now.capacity, need.capacity))
         return larger if self._fits(larger) else need
+
+
+def _order(chunk: Chunk) -> tuple[bool, str, int]:
+    """Single tokens of one adapter meet it in one product; prompts in adjacent rows attend in one."""
+    adapter = "" if chunk.num_tokens > 1 else chunk.sequence.prompt.adapter or ""
+    return chunk.num_tokens > 1, adapter, row_of(chunk.sequence)
 
 
 def _power_of_two(number: int) -> int:
