@@ -107,7 +107,7 @@ class PoolBatch:
             self._add_padded(stack, x_NI, out_NO)
         for run in self._share.long_runs:
             inner_nK = x_NI[run.start : run.end] @ stack.a_SKI[run.slot].T
-            inners_nr = inner_nK.split(self._pool.rank, dim=1)
+            inners_nr = torch.split(inner_nK, self._pool.rank, dim=1)
             added_no = [inner_nr @ b_SrO[run.slot] for inner_nr, b_SrO in zip(inners_nr, stack.b_SrO, strict=True)]
             out_NO[run.start : run.end].add_(_joined(added_no))
 
@@ -115,7 +115,7 @@ class PoolBatch:
         x_PI = x_NI if self._is_plain else x_NI.index_select(0, self._token_of_place)
         x_SwI = x_PI.view(self._share.num_slots, self._share.width, -1)
         inner_SwK = torch.bmm(x_SwI, stack.a_SKI[self._slots].transpose(1, 2))
-        inners_Swr = inner_SwK.split(self._pool.rank, dim=2)
+        inners_Swr = torch.split(inner_SwK, self._pool.rank, dim=2)
         added_Swo = [torch.bmm(inner, b_SrO[self._slots]) for inner, b_SrO in zip(inners_Swr, stack.b_SrO, strict=True)]
         added_PO = _joined(added_Swo).flatten(0, 1)
         added_TO = added_PO if self._is_plain else added_PO.index_select(0, self._places_T)
