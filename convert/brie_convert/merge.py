@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from brie_convert.plan import Storage, TensorPlan
 from brie_core.errors import InvalidRequest
+from brie_core.weights.gguf_layout import interleave_halves
 from brie_core.weights.lora import LoraModule
 from brie_core.weights.safetensors import TensorInfo, float32_to_bfloat16
 
@@ -52,14 +53,6 @@ class _LowRank:
         product: Floats = self._b[start:stop] @ self._a
         product *= self._scale
         return product
-
-
-def interleave_halves(values: Floats, heads: int) -> Floats:
-    """Rows of each head from two halves (Hugging Face) to neighbouring pairs (GGUF); biases as well as matrices."""
-    rows, *rest = values.shape
-    return np.ascontiguousarray(values.reshape(heads, 2, rows // heads // 2, *rest).swapaxes(1, 2)).reshape(
-        values.shape
-    )
 
 
 def _elements(source: TensorInfo) -> int:

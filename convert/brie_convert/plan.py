@@ -11,6 +11,7 @@ from typing import Literal, NoReturn
 
 from brie_convert.architecture import Architecture
 from brie_core.errors import InvalidAdapter, InvalidRequest
+from brie_core.weights.gguf_layout import LINEAR_LAYERS, regrouped_heads
 from brie_core.weights.lora import LoraAdapter, LoraModule
 from brie_core.weights.safetensors import TensorInfo
 
@@ -21,21 +22,13 @@ _OUTSIDE = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight
 _OUTPUT = "lm_head.weight"
 _LAYER = {
     "input_layernorm.weight": "attn_norm.weight",
-    "self_attn.q_proj.weight": "attn_q.weight",
-    "self_attn.k_proj.weight": "attn_k.weight",
-    "self_attn.v_proj.weight": "attn_v.weight",
-    "self_attn.o_proj.weight": "attn_output.weight",
     "post_attention_layernorm.weight": "ffn_norm.weight",
-    "mlp.gate_proj.weight": "ffn_gate.weight",
-    "mlp.up_proj.weight": "ffn_up.weight",
-    "mlp.down_proj.weight": "ffn_down.weight",
+    **{f"{module}.weight": f"{name}.weight" for module, name in LINEAR_LAYERS.items()},
 }
 _ATTENTION_BIASES = {f"self_attn.{name}_proj.bias": f"attn_{name}.bias" for name in "qkv"}
 _HEAD_NORMS = {f"self_attn.{name}_norm.weight": f"attn_{name}_norm.weight" for name in "qk"}
 _LAYERS = {"llama": _LAYER, "qwen2": _LAYER | _ATTENTION_BIASES, "qwen3": _LAYER | _HEAD_NORMS}
 
-# GGUF's llama rotates neighbouring pairs where Hugging Face's rotates two halves, so the rows of each head move.
-_PERMUTED = {"llama": {"q_proj": "heads", "k_proj": "kv_heads"}}
 _BUFFER = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
 _STORED: Mapping[str, Storage] = {"F64": "F32", "F32": "F32", "F16": "F16", "BF16": "BF16"}
 
@@ -122,8 +115,8 @@ def _storage(source: TensorInfo, lora: LoraModule | None, wanted: Storage | None
 
 
 def _heads(architecture: Architecture, source: str) -> int | None:
-    count = _PERMUTED.get(architecture.family, {}).get(source.split(".")[-2])
-    return None if count is None else architecture.heads if count == "heads" else architecture.kv_heads
+    module = source.rpartition(".")[0]
+    return regrouped_heads(architecture.family, module, architecture.heads, architecture.kv_heads)
 
 
 def _refuse(what: str) -> NoReturn:

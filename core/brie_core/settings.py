@@ -11,7 +11,7 @@ DEFAULT_MODEL = "smollm2-135m-instruct"
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _DEVICES = ("auto", "cpu", "cuda", "mps")
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
-_ENGINES = ("torch",)
+_ENGINES = ("torch", "llamacpp")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,7 +25,7 @@ class Settings:
     port: int = 8000
     """BRIE_PORT: the API's TCP port."""
     model: str = DEFAULT_MODEL
-    """BRIE_MODEL: the default model's name, a local Hugging Face folder, or a hub id."""
+    """BRIE_MODEL: the default model's name, a local Hugging Face folder, or a hub id; for llamacpp a GGUF file."""
     device: str = "auto"
     """BRIE_DEVICE: auto, cpu, cuda or mps."""
     dtype: str = "auto"
@@ -35,7 +35,7 @@ class Settings:
     api_keys: tuple[str, ...] = ()
     """BRIE_API_KEYS: comma-separated bearer keys; none means no authentication."""
     engine: str = "torch"
-    """BRIE_ENGINE: which engine answers."""
+    """BRIE_ENGINE: torch, or llamacpp for a GGUF file."""
     url: str = ""
     """BRIE_URL: where clients find the API; by default http://BRIE_HOST:BRIE_PORT."""
     adapter_roots: tuple[Path, ...] = ()

@@ -3,17 +3,22 @@
 import logging
 import os
 import sys
+from collections.abc import Callable
+from typing import TypeVar
 
 from brie_core.errors import BrieError
 from brie_core.libraries import prepare_libraries
 from brie_core.lifeline import die_with_parent
 from brie_core.settings import Settings
-from brie_core.weights.base_model import BaseModel
-from brie_core.weights.resolve import resolve_base_model
+
+_ModelT = TypeVar("_ModelT")
 
 
-def start_service() -> tuple[Settings, BaseModel]:
-    """Call first thing in a service's main; what cannot be used ends the process with one line and status 2."""
+def start_service(resolve: Callable[[Settings], _ModelT]) -> tuple[Settings, _ModelT]:
+    """Call first thing in a service's main; what cannot be used ends the process with one line and status 2.
+
+    `resolve` finds the model that the service works on.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
     if "--supervised" in sys.argv:
@@ -21,7 +26,7 @@ def start_service() -> tuple[Settings, BaseModel]:
     prepare_libraries(os.environ)
     try:
         settings = Settings.from_environment(os.environ)
-        return settings, resolve_base_model(settings)
+        return settings, resolve(settings)
     except BrieError as error:
         sys.stderr.write(f"brie: {error.message}\n")
         sys.exit(2)

@@ -5,12 +5,13 @@ import tempfile
 import uvicorn
 
 from brie_core.start import start_service
+from brie_core.weights.resolve import resolve_served_model
 from brie_server.app import create_app
 
 
 def main() -> None:
     """Serve until told to stop; a setting or model that cannot be used ends the process with one line and status 2."""
-    settings, base = start_service()
+    settings, base = start_service(resolve_served_model)
     spool = settings.home / "tmp"
     spool.mkdir(parents=True, exist_ok=True)
     tempfile.tempdir = str(spool)  # uploads spool beside the data, not in a small /tmp

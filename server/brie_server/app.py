@@ -19,22 +19,22 @@ from brie_core.store.aliases import AliasStore
 from brie_core.store.database import Database, open_database
 from brie_core.store.files import FileStore
 from brie_core.store.job_store import JobStore
-from brie_core.text.tokenizer import Tokenizer
-from brie_core.weights.base_model import BaseModel
+from brie_core.text.codec import TextCodec
+from brie_core.weights.gguf_model import ServedModel
 from brie_server.adapters.residency import Residency
 from brie_server.api import chat, completions, exports, files, fine_tuning, health, lora, models
 from brie_server.api.errors import EXCEPTION_HANDLERS
 from brie_server.api.requests import Door, JsonRequest, UnknownFields
 from brie_server.api.services import Services
 from brie_server.engine.base import Engine
-from brie_server.engine.factory import create_engine
+from brie_server.engine.factory import create_engine, open_codec
 from brie_server.generation.generator import Generator
 
-EngineFactory = Callable[[Settings, BaseModel], Engine]
+EngineFactory = Callable[[Settings, ServedModel], Engine]
 MAX_BODY = 16 * 2**20
 
 
-def create_app(settings: Settings, base: BaseModel, engine_factory: EngineFactory = create_engine) -> Litestar:
+def create_app(settings: Settings, base: ServedModel, engine_factory: EngineFactory = create_engine) -> Litestar:
     """The application; its stores are open and its engine loaded once its lifespan has begun."""
     return Litestar(
         route_handlers=[Router("/v1", route_handlers=_V1), health.live, health.ready],
@@ -88,7 +88,7 @@ def _services(state: State) -> Services:
 
 
 @asynccontextmanager
-async def _running(app: Litestar, settings: Settings, base: BaseModel, factory: EngineFactory) -> AsyncIterator[None]:
+async def _running(app: Litestar, settings: Settings, base: ServedModel, factory: EngineFactory) -> AsyncIterator[None]:
     """Open the stores, load the engine, and close both again; the port is bound only once all of it is there."""
     (settings.home / "tmp").mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
@@ -97,11 +97,12 @@ async def _running(app: Litestar, settings: Settings, base: BaseModel, factory: 
         await _check_base_name(base, AliasStore(database))
         engine = await asyncio.to_thread(factory, settings, base)
         stack.push_async_callback(engine.aclose)
-        app.state["services"] = _wire(settings, base, database, engine)
+        codec = await asyncio.to_thread(open_codec, base)
+        app.state["services"] = _wire(settings, base, database, engine, codec)
         yield
 
 
-async def _check_base_name(base: BaseModel, aliases: AliasStore) -> None:
+async def _check_base_name(base: ServedModel, aliases: AliasStore) -> None:
     """The base must not answer under a name that an adapter has."""
     with suppress(NotFound):
         alias = await aliases.get(base.id)
@@ -111,7 +112,7 @@ async def _check_base_name(base: BaseModel, aliases: AliasStore) -> None:
         )
 
 
-def _wire(settings: Settings, base: BaseModel, database: Database, engine: Engine) -> Services:
+def _wire(settings: Settings, base: ServedModel, database: Database, engine: Engine, codec: TextCodec) -> Services:
     aliases, adapters = AliasStore(database), AdapterStore(settings.home)
     residency = Residency(engine, base, aliases, adapters)
     return Services(
@@ -122,6 +123,6 @@ def _wire(settings: Settings, base: BaseModel, database: Database, engine: Engin
         files=FileStore(database, settings.home),
         aliases=aliases,
         adapters=adapters,
-        generator=Generator(engine, Tokenizer(base.folder), residency),
+        generator=Generator(engine, codec, residency),
         unknown_fields=UnknownFields(),
     )

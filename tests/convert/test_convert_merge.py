@@ -9,6 +9,7 @@ import pytest
 from brie_convert import merge
 from brie_convert.plan import Storage, TensorPlan
 from brie_core.errors import InvalidRequest
+from brie_core.weights.gguf_layout import interleave_halves
 from brie_core.weights.lora import LoraModule
 from brie_core.weights.safetensors import TensorInfo
 
@@ -35,13 +36,13 @@ def test_blocks_together_are_the_whole_merged_matrix(tmp_path: Path, monkeypatch
     module = LoraModule("w", 4, 2.0, _store(tmp_path, "a", a), _store(tmp_path, "b", b))
     tensor = TensorPlan("x", _store(tmp_path, "w", w), "F32", 6, module)
     assert len(list(merge.tensor_blocks(tensor))) > 3
-    np.testing.assert_allclose(_joined(tensor), merge.interleave_halves(w + 2 * (b @ a), 6), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(_joined(tensor), interleave_halves(w + 2 * (b @ a), 6), rtol=1e-5, atol=1e-5)
 
 
 def test_halves_of_each_head_become_pairs() -> None:
     rows = np.arange(8, dtype=np.float32)
-    assert merge.interleave_halves(rows, 2).tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
-    assert merge.interleave_halves(rows[:, None], 1)[:, 0].tolist() == [0, 4, 1, 5, 2, 6, 3, 7]
+    assert interleave_halves(rows, 2).tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
+    assert interleave_halves(rows[:, None], 1)[:, 0].tolist() == [0, 4, 1, 5, 2, 6, 3, 7]
 
 
 @pytest.mark.parametrize(("value", "storage"), [(70000.0, "F16"), (65520.0, "F16"), (3.4e38, "BF16"), (9e6, "Q8_0")])

@@ -13,6 +13,7 @@ from brie_core.store.database import open_database
 from brie_core.store.files import FileStore
 from brie_core.store.job_store import JobStore
 from brie_core.weights.base_model import BaseModel
+from brie_core.weights.resolve import resolve_base_model
 from brie_trainer.export import ExportKind
 from brie_trainer.fine_tune import FineTuneKind
 from brie_trainer.worker import Worker
@@ -22,7 +23,7 @@ _DAY = 24 * 3600
 
 def main() -> None:
     """Work until told to stop; a setting or model that cannot be used ends the process with one line and status 2."""
-    settings, base = start_service()
+    settings, base = start_service(resolve_base_model)
     asyncio.run(_work(settings, base))
 
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from brie_core.durable import publish_folder, remove_folder, staging_folder
 from brie_core.errors import InvalidAdapter, NotFound
-from brie_core.weights.base_model import BaseModel, file_digest, read_json
-from brie_core.weights.lora import DECISIVE, LoraAdapter, check_values, read_adapter
+from brie_core.weights.base_model import file_digest, read_json
+from brie_core.weights.lora import DECISIVE, Adaptable, LoraAdapter, check_values, read_adapter
 
 MANIFEST = "brie.json"
 _WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -38,7 +38,7 @@ class AdapterStore:
         self._folder = home / "adapters"
         self._tmp = home / "tmp"
 
-    def publish(self, source: Path, base: BaseModel, provenance: Mapping[str, Any]) -> AdapterVersion:
+    def publish(self, source: Path, base: Adaptable, provenance: Mapping[str, Any]) -> AdapterVersion:
         """Check the PEFT folder `source` against its base and keep it as a version; raises InvalidAdapter.
 
         Visible by one rename, brie.json written last; the same adapter published again is the version that is there.
@@ -59,7 +59,7 @@ class AdapterStore:
                 self._repair(built, digest, base)
         return self.open(digest)
 
-    def _repair(self, built: Path, digest: str, base: BaseModel) -> None:
+    def _repair(self, built: Path, digest: str, base: Adaptable) -> None:
         """The version is there already: keep it, unless it was damaged on disk since."""
         try:
             self.verify(self.open(digest), base)
@@ -76,7 +76,7 @@ class AdapterStore:
             )
         return AdapterVersion(digest, folder, read_json(folder / MANIFEST))
 
-    def verify(self, version: AdapterVersion, base: BaseModel) -> None:
+    def verify(self, version: AdapterVersion, base: Adaptable) -> None:
         """Read the version's files whole: unchanged since publishing, and of this base, or InvalidAdapter."""
         if version.manifest["base"]["digest"] != base.digest:
             raise InvalidAdapter(
@@ -113,7 +113,7 @@ def adapter_digest(adapter: LoraAdapter, base_digest: str) -> str:
 
 
 def _manifest(
-    folder: Path, digest: str, base: BaseModel, adapter: LoraAdapter, provenance: Mapping[str, Any]
+    folder: Path, digest: str, base: Adaptable, adapter: LoraAdapter, provenance: Mapping[str, Any]
 ) -> dict[str, Any]:
     return {
         "schema": 1,
@@ -130,7 +130,7 @@ def _manifest(
     }
 
 
-def _check_base(source: Path, base: BaseModel) -> None:
+def _check_base(source: Path, base: Adaptable) -> None:
     """A folder that Brie published elsewhere says which base it belongs to; one from PEFT is judged by its shapes."""
     manifest = source / MANIFEST
     if not manifest.is_file():

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,11 @@ class BaseModel:
     folder: Path
     digest: str
     """sha256 over its weight files: two bases with one digest are the same base."""
+
+    @property
+    def weights_digest(self) -> str:
+        """Of what is computed with, which here are the same bytes."""
+        return self.digest
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
@@ -84,7 +89,12 @@ def file_digest(file: Path) -> str:
 
 
 def _digest(files: list[Path], digests: Path) -> str:
-    """sha256 over the files' own digests, each read once for as long as its size and time stay."""
+    """sha256 over the files' own digests."""
+    return hashlib.sha256("\n".join(file_digests(files, digests)).encode()).hexdigest()
+
+
+def file_digests(files: Iterable[Path], digests: Path) -> list[str]:
+    """sha256 of each file, which is read once for as long as its size and time stay as the file `digests` has them."""
     known: dict[str, str] = _remembered(digests)
     current = {}
     for file in files:
@@ -94,7 +104,7 @@ def _digest(files: list[Path], digests: Path) -> str:
     if current.keys() - known.keys():
         digests.parent.mkdir(parents=True, exist_ok=True)
         write_file(digests, json.dumps(known | current, indent=1).encode())
-    return hashlib.sha256("\n".join(current.values()).encode()).hexdigest()
+    return list(current.values())
 
 
 def _remembered(digests: Path) -> dict[str, str]:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -50,6 +50,22 @@ _WITHOUT_EFFECT = frozenset(
     }
 )
 _INITS_THAT_KEEP_THE_BASE = (None, True, False, "gaussian", "eva", "orthogonal")
+
+
+class Adaptable(Protocol):
+    """A base model as far as adapters are concerned."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def digest(self) -> str:
+        """Two bases with one digest are the same base."""
+        ...
+
+    @property
+    def linear_modules(self) -> Mapping[str, tuple[int, int]]:
+        """The layers an adapter may change, each with its (out, in)."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

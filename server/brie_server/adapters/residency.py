@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from brie_core.store.adapters import AdapterStore
 from brie_core.store.aliases import AliasStore
-from brie_core.weights.base_model import BaseModel
+from brie_core.weights.lora import Adaptable
 from brie_server.adapters.residency_policy import Resident, evictions
 from brie_server.engine.base import Engine
 
@@ -31,7 +31,7 @@ class Residency:
     """The adapters on the engine's device. Everything here runs on the event loop: no locks."""
 
     def __init__(
-        self, engine: Engine, base: BaseModel, aliases: AliasStore, store: AdapterStore, budget: int = DEFAULT_BUDGET
+        self, engine: Engine, base: Adaptable, aliases: AliasStore, store: AdapterStore, budget: int = DEFAULT_BUDGET
     ) -> None:
         self._engine = engine
         self._base = base

@@ -25,7 +25,7 @@ async def create_export(data: JSONBody[CreateExport], services: Given) -> Export
             param="quantization",
             code="unsupported_quantization",
         )
-    base = services.base
+    base = services.trainable_base()
     is_base = data.model == base.id
     spec = {
         "model": data.model,

@@ -30,12 +30,13 @@ async def create_job(data: JSONBody[CreateJob], services: Given) -> FineTuningJo
     """Write the job down; it is validated and trained by a worker."""
     services.unknown_fields.note(data)
     await _check(data, services)
+    base = services.trainable_base()
     spec = data.model_dump(include={"model", "training_file", "validation_file", "suffix", "metadata"})
     spec |= {
         "seed": secrets.randbelow(2**31) if data.seed is None else data.seed,
         "hyperparameters": data.chosen.model_dump(include={"n_epochs", "batch_size", "learning_rate_multiplier"}),
         "brie": data.brie.model_dump(),
-        "base": {"id": services.base.id, "folder": str(services.base.folder), "digest": services.base.digest},
+        "base": {"id": base.id, "folder": str(base.folder), "digest": base.digest},
     }
     first = [NewEvent(message="Created fine-tuning job"), NewEvent(message="Validating training file")]
     return _job(await services.jobs.create(JobKind.FINE_TUNE, spec, JobStatus.VALIDATING_FILES, first))

@@ -4,12 +4,14 @@ from dataclasses import dataclass
 
 from litestar.di import NamedDependency
 
+from brie_core.errors import InvalidRequest
 from brie_core.settings import Settings
 from brie_core.store.adapters import AdapterStore
 from brie_core.store.aliases import AliasStore
 from brie_core.store.files import FileStore
 from brie_core.store.job_store import JobStore
 from brie_core.weights.base_model import BaseModel
+from brie_core.weights.gguf_model import ServedModel
 from brie_server.api.requests import UnknownFields
 from brie_server.generation.generator import Generator
 
@@ -19,7 +21,7 @@ class Services:
     """One running server's parts."""
 
     settings: Settings
-    base: BaseModel
+    base: ServedModel
     started_at: int
     jobs: JobStore
     files: FileStore
@@ -30,7 +32,18 @@ class Services:
 
     def fingerprint(self, version: str | None) -> str:
         """OpenAI's system_fingerprint: the base's weights, and the adapter version if one answered."""
-        return f"brie-{self.base.digest[:12]}" + (f"-{version[:12]}" if version else "")
+        return f"brie-{self.base.weights_digest[:12]}" + (f"-{version[:12]}" if version else "")
+
+    def trainable_base(self) -> BaseModel:
+        """The base as a job starts from it; raises InvalidRequest if this server answers from a GGUF file."""
+        if isinstance(self.base, BaseModel):
+            return self.base
+        raise InvalidRequest(
+            f"{self.base.id!r} is a GGUF file, which is only served: train and export with a server whose BRIE_MODEL "
+            "is the base's Hugging Face folder.",
+            param="model",
+            code="base_not_trainable",
+        )
 
 
 Given = NamedDependency[Services]

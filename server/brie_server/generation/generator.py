@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from brie_core.errors import ContextLengthExceeded, InvalidRequest
 from brie_core.text.chat_template import Message
-from brie_core.text.tokenizer import Tokenizer
+from brie_core.text.codec import TextCodec
 from brie_server.adapters.residency import Residency, Stay
 from brie_server.engine.base import Engine, FinishReason, Prompt, Sampling, Token
 from brie_server.generation.detokenizer import Detokenizer
@@ -50,7 +50,7 @@ class Answer:
 class Generator:
     """Answers text requests from one engine."""
 
-    def __init__(self, engine: Engine, tokenizer: Tokenizer, residency: Residency) -> None:
+    def __init__(self, engine: Engine, tokenizer: TextCodec, residency: Residency) -> None:
         self._engine = engine
         self._tokenizer = tokenizer
         self._residency = residency

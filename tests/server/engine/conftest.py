@@ -7,10 +7,14 @@ import pytest
 import torch
 
 from brie_core.weights.base_model import BaseModel
+from brie_core.weights.gguf_model import GgufModel
+from brie_server.engine.llamacpp.engine import LlamaCppEngine, Options
+from brie_server.engine.llamacpp.scheduler import Limits as LlamaCppLimits
 from brie_server.engine.torch.engine import TorchEngine
 from brie_server.engine.torch.runner import Runner
 from brie_server.engine.torch.scheduler import Limits
 from server.engine.asking import CPU, make_runner
+from server.engine.tiny_gguf import write_tiny_gguf
 from server.engine.tiny_models import FAMILIES, TinyModel, make_model
 
 
@@ -19,7 +23,9 @@ def one_thread_for_each_product() -> Iterator[None]:
     """Products this small are no faster on two cores, and ten times slower when the cores are busy with other tests."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("brie_server.engine.llamacpp.engine._num_threads", lambda: 1)
+        yield
     torch.set_num_threads(before)
 
 
@@ -33,6 +39,29 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TinyModel
 def tiny_model(tiny_models: dict[str, TinyModel]) -> TinyModel:
     """The llama among them."""
     return tiny_models["llama"]
+
+
+@pytest.fixture(scope="session")
+def tiny_gguf(tiny_models: dict[str, TinyModel], tmp_path_factory: pytest.TempPathFactory) -> GgufModel:
+    """The llama as a GGUF file in f32."""
+    return write_tiny_gguf(tiny_models["llama"].base, tmp_path_factory.mktemp("gguf"))
+
+
+@pytest.fixture
+async def start_llamacpp(tmp_path: Path) -> AsyncIterator[Callable[..., LlamaCppEngine]]:
+    """Starts llama.cpp engines with a cache in float32 on the CPU and closes them."""
+    started: list[LlamaCppEngine] = []
+
+    def start(
+        base: GgufModel, *, num_cells: int | None = None, dtype: str = "float32", **limits: int
+    ) -> LlamaCppEngine:
+        options = Options(device="cpu", dtype="float32", tmp=tmp_path / "tmp")
+        started.append(LlamaCppEngine(base, options, LlamaCppLimits(**limits), num_cells))
+        return started[-1]
+
+    yield start
+    for engine in started:
+        await engine.aclose()
 
 
 @pytest.fixture

@@ -8,20 +8,23 @@ import pytest
 
 from brie_core.errors import ContextLengthExceeded, InvalidAdapter, InvalidRequest, NotFound, NotReady
 from brie_core.settings import Settings
+from brie_core.weights.gguf_model import GgufModel
 from brie_server.engine.base import Engine, EngineInfo, FinishReason, Sampling
 from brie_server.engine.factory import create_engine
 from server.engine.asking import answer, answers, prompt, tokens
 from server.engine.tiny_models import CONTEXT_LENGTH, TinyModel, token_ids
 
-ENGINES = ["torch"]
+ENGINES = ["torch", "llamacpp"]
 ASKED = token_ids(20)
 
 
 @pytest.fixture(params=ENGINES)
-async def engine(request: pytest.FixtureRequest, tiny_model: TinyModel, tmp_path: Path) -> AsyncIterator[Engine]:
-    """An engine on the tiny llama, as the settings make it."""
+async def engine(
+    request: pytest.FixtureRequest, tiny_model: TinyModel, tiny_gguf: GgufModel, tmp_path: Path
+) -> AsyncIterator[Engine]:
+    """An engine on the tiny llama, as the settings make it from what it reads."""
     settings = Settings(home=tmp_path, engine=request.param, device="cpu", dtype="float32")
-    engine = create_engine(settings, tiny_model.base)
+    engine = create_engine(settings, tiny_gguf if request.param == "llamacpp" else tiny_model.base)
     yield engine
     await engine.aclose()
 

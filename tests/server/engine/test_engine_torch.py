@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ ASKED = token_ids(20)
 
 
 def scheduler(engine: TorchEngine) -> Scheduler:
-    return engine._thread._scheduler
+    return cast(Scheduler, engine._thread._scheduler)
 
 
 async def until(condition: Callable[[], bool]) -> None:

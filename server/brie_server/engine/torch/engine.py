@@ -6,17 +6,18 @@ from pathlib import Path
 
 import torch
 
-from brie_core.errors import BadConfiguration, BrieError, ContextLengthExceeded, InvalidRequest
+from brie_core.errors import BadConfiguration
 from brie_core.weights.base_model import BaseModel
 from brie_core.weights.lora import check_values, read_adapter
 from brie_server.engine.base import EngineInfo, Prompt, Token
+from brie_server.engine.promises import check_prompt
+from brie_server.engine.thread import EngineThread
 from brie_server.engine.torch.architecture import read_architecture
 from brie_server.engine.torch.device import cache_bytes
 from brie_server.engine.torch.lora import DeviceAdapter, adapter_dtype, put_on_device
 from brie_server.engine.torch.runner import Runner
 from brie_server.engine.torch.scheduler import Limits, Scheduler
 from brie_server.engine.torch.sequence import Sequence
-from brie_server.engine.torch.thread import EngineThread, Request
 
 
 class TorchEngine:
@@ -57,26 +58,13 @@ class TorchEngine:
         """What this engine runs on; the context is shorter than the model's where memory is."""
         return self._info
 
-    async def generate(self, prompt: Prompt) -> AsyncGenerator[Token, None]:
+    def generate(self, prompt: Prompt) -> AsyncGenerator[Token, None]:
         """Tokens as they are sampled; nothing happens before the first is asked for.
 
         Raises InvalidRequest, ContextLengthExceeded, NotFound for an adapter that is not loaded, Overloaded,
         EngineFailure, and NotReady once the engine is closed.
         """
-        self._check(prompt)
-        request = Request(Sequence(prompt), asyncio.get_running_loop())
-        self._thread.submit(request)
-        try:
-            while True:
-                answer = await request.answers.get()
-                if isinstance(answer, BrieError):
-                    raise answer
-                yield answer
-                if answer.finish:
-                    return
-        finally:
-            # nothing may be awaited here: when a client has gone, every await raises at once
-            self._thread.abort(request)
+        return self._thread.answers(lambda: self._sequence(prompt))
 
     async def load_adapter(self, digest: str, folder: Path) -> int:
         """Read, check and convert the adapter on a thread of its own; the engine's thread only takes it in."""
@@ -100,14 +88,6 @@ class TorchEngine:
         check_values(adapter)
         return put_on_device(adapter, self._architecture, self._device, adapter_dtype(self._device, self._dtype))
 
-    def _check(self, prompt: Prompt) -> None:
-        num_tokens, context_length = len(prompt.token_ids) + prompt.max_tokens, self._info.context_length
-        if not prompt.token_ids or prompt.max_tokens < 1:
-            raise InvalidRequest("A prompt needs at least one token, and an answer too.")
-        # on CUDA an id outside of the embedding would end the process's device for good
-        if not 0 <= min(prompt.token_ids) <= max(prompt.token_ids) < self._architecture.vocab_size:
-            raise InvalidRequest(f"Token ids run from 0 to {self._architecture.vocab_size - 1}.")
-        if num_tokens > context_length:
-            raise ContextLengthExceeded(
-                f"The context is {context_length} tokens; prompt and answer ask for {num_tokens}: shorten one of them.",
-            )
+    def _sequence(self, prompt: Prompt) -> Sequence:
+        check_prompt(prompt, self._architecture.vocab_size, self._info.context_length)
+        return Sequence(prompt)

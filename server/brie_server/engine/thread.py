@@ -1,4 +1,4 @@
-"""The engine's one thread: commands in, steps, tokens out. It knows sequences and event loops, and no tensor.
+"""An engine's one thread: commands in, steps, tokens out. It knows prompts and event loops, and no model.
 
 Everything that changes while requests run belongs to this thread. Others only put commands into its inbox, which it
 empties between two steps; and it hands each event loop all tokens of a step in one call.
@@ -7,58 +7,119 @@ empties between two steps; and it hands each event loop all tokens of a step in 
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from brie_core.errors import BrieError, EngineFailure, NotFound, NotReady
-from brie_server.engine.base import Token
-from brie_server.engine.torch.runner import Runner
-from brie_server.engine.torch.scheduler import Scheduler
-from brie_server.engine.torch.sequence import Sequence
+from brie_server.engine.base import Prompt, Token
 
 logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _Answer = Token | BrieError
 
 
+class Asked(Protocol):
+    """A request's state inside an engine; two of them are never equal."""
+
+    @property
+    def prompt(self) -> Prompt: ...
+
+
+SequenceT = TypeVar("SequenceT", bound=Asked)
+
+
+class Scheduler(Protocol[SequenceT]):
+    """Decides what each step computes; `plan` and `advance` alternate.
+
+    A step, and what comes of it, are a matter between a scheduler and its runner.
+    """
+
+    @property
+    def is_idle(self) -> bool: ...
+    def add(self, sequence: SequenceT, /) -> None:
+        """Queue a sequence; raises Overloaded."""
+        ...
+
+    def abort(self, sequence: SequenceT, /) -> None:
+        """Forget a sequence wherever it is; one that is unknown or finished is no error."""
+        ...
+
+    def plan(self) -> Any:
+        """The next step, whose `chunks` name the sequences that it computes, or None."""
+        ...
+
+    def advance(self, step: Any, sampled: Any, /) -> list[tuple[SequenceT, Token | None]]:
+        """What the step gave; None for a sequence that the model gave no number for, which has left."""
+        ...
+
+
+class Runner(Protocol):
+    """Computes steps; owns the model and the adapters."""
+
+    def run(self, step: Any, /) -> Any: ...
+    def release(self) -> None:
+        """Called when there is nothing to do, and after a step that failed; what others still need stays."""
+        ...
+
+    def adapter_bytes(self, digest: str, /) -> int | None:
+        """The size of a loaded adapter; None for one that is not."""
+        ...
+
+    def unload_adapter(self, digest: str, /) -> None: ...
+
+
+RunnerT = TypeVar("RunnerT", bound=Runner)
+
+
 @dataclass(eq=False, slots=True)
-class Request:
+class Request(Generic[SequenceT]):
     """A sequence, and the event loop on which somebody waits for its tokens."""
 
-    sequence: Sequence
+    sequence: SequenceT
     loop: asyncio.AbstractEventLoop
     answers: asyncio.Queue[_Answer] = field(default_factory=asyncio.Queue)
 
 
-class EngineThread:
+class EngineThread(Generic[SequenceT, RunnerT]):
     """Runs a scheduler and a runner, which are its own from here on, until it is closed."""
 
-    def __init__(self, scheduler: Scheduler, runner: Runner) -> None:
+    def __init__(self, scheduler: Scheduler[SequenceT], runner: RunnerT) -> None:
         self._scheduler = scheduler
-        self._runner: Runner | None = runner
-        self._requests: dict[Sequence, Request] = {}
-        self._inbox: SimpleQueue[Callable[[Runner], None]] = SimpleQueue()
+        self._runner: RunnerT | None = runner
+        self._requests: dict[SequenceT, Request[SequenceT]] = {}
+        self._inbox: SimpleQueue[Callable[[RunnerT], None]] = SimpleQueue()
         self._closed = False
         self._entrance = threading.Lock()
         """No command may enter behind the one that ends the thread, or its sender would wait for ever."""
         self._thread = threading.Thread(target=self._live, name="brie-engine", daemon=True)
         self._thread.start()
 
-    def submit(self, request: Request) -> None:
-        """Queue a request; raises NotReady once closed. All other errors come as answers."""
+    async def answers(self, make: Callable[[], SequenceT]) -> AsyncGenerator[Token, None]:
+        """The tokens of the sequence that `make` gives; neither is asked for before the first token is.
+
+        Raises what `make` raises, NotReady once closed, and the request's own error when it has one.
+        """
+        request = Request(make(), asyncio.get_running_loop())
         self._post(partial(self._submit, request))
+        try:
+            while True:
+                answer = await request.answers.get()
+                if isinstance(answer, BrieError):
+                    raise answer
+                yield answer
+                if answer.finish:
+                    return
+        finally:
+            # nothing may be awaited here: when a client has gone, every await raises at once
+            with suppress(NotReady):
+                self._post(partial(self._abort, request))
 
-    def abort(self, request: Request) -> None:
-        """Stop a request, wherever it is; never waits and never fails."""
-        with suppress(NotReady):
-            self._post(partial(self._abort, request))
-
-    def call(self, function: Callable[[Runner], _T]) -> Future[_T]:
+    def call(self, function: Callable[[RunnerT], _T]) -> Future[_T]:
         """Have `function` run between two steps; raises NotReady once closed."""
         future: Future[_T] = Future()
         self._post(partial(_fulfil, future, function))
@@ -79,7 +140,7 @@ class EngineThread:
         """Wait for the end."""
         self._thread.join()
 
-    def _post(self, command: Callable[[Runner], None]) -> None:
+    def _post(self, command: Callable[[RunnerT], None]) -> None:
         with self._entrance:
             if self._closed:
                 raise NotReady("The engine has been stopped.")
@@ -93,14 +154,14 @@ class EngineThread:
             if self._runner is not None:
                 self._step(self._runner)
 
-    def _take_commands(self, runner: Runner) -> None:
+    def _take_commands(self, runner: RunnerT) -> None:
         if self._scheduler.is_idle:
             runner.release()
             self._inbox.get()(runner)
         while not self._inbox.empty():
             self._inbox.get()(runner)
 
-    def _step(self, runner: Runner) -> None:
+    def _step(self, runner: RunnerT) -> None:
         affected = list(self._requests)
         try:
             if (step := self._scheduler.plan()) is None:
@@ -109,7 +170,6 @@ class EngineThread:
             answers = self._scheduler.advance(step, runner.run(step))
         except Exception:
             logger.exception("A step failed; %d requests fail with it.", len(affected))
-            # whoever has tokens in the cache is in every step, so that nobody is left who would miss it
             self._fail(affected, EngineFailure, "The engine failed on this answer; the request can be sent again.")
             self._scheduler.forget_all()
             runner.reset()
@@ -119,7 +179,7 @@ class EngineThread:
             for sequence, token in answers
         )
 
-    def _submit(self, request: Request, runner: Runner) -> None:
+    def _submit(self, request: Request[SequenceT], runner: RunnerT) -> None:
         adapter = request.sequence.prompt.adapter
         self._requests[request.sequence] = request
         try:
@@ -129,28 +189,28 @@ class EngineThread:
         except BrieError as error:
             self._deliver([(request, error)])
 
-    def _abort(self, request: Request, _runner: Runner) -> None:
+    def _abort(self, request: Request[SequenceT], _runner: RunnerT) -> None:
         self._requests.pop(request.sequence, None)
         self._scheduler.abort(request.sequence)
 
-    def _unload(self, digest: str, runner: Runner) -> None:
+    def _unload(self, digest: str, runner: RunnerT) -> None:
         users = [sequence for sequence in self._requests if sequence.prompt.adapter == digest]
         self._fail(users, EngineFailure, "The adapter was unloaded while it answered.")
         runner.drop(self._scheduler.forget_adapter(digest))
         runner.unload_adapter(digest)
 
-    def _end(self, _runner: Runner) -> None:
+    def _end(self, _runner: RunnerT) -> None:
         self._fail(list(self._requests), NotReady, "The engine was stopped before the answer was complete.")
         self._runner = None
 
-    def _fail(self, sequences: list[Sequence], error: type[BrieError], message: str) -> None:
+    def _fail(self, sequences: Sequence[SequenceT], error: type[BrieError], message: str) -> None:
         for sequence in sequences:
             self._scheduler.abort(sequence)
         self._deliver((self._requests[sequence], error(message)) for sequence in sequences)
 
-    def _deliver(self, answers: Iterable[tuple[Request, _Answer]]) -> None:
+    def _deliver(self, answers: Iterable[tuple[Request[SequenceT], _Answer]]) -> None:
         """Hand each loop its answers in one call; the requests of a loop that is gone are aborted."""
-        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Request, _Answer]]] = {}
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Request[SequenceT], _Answer]]] = {}
         for request, answer in list(answers):
             by_loop.setdefault(request.loop, []).append((request, answer))
             if isinstance(answer, BrieError) or answer.finish:
@@ -165,12 +225,12 @@ class EngineThread:
                     self._scheduler.abort(request.sequence)
 
 
-def _put(pairs: list[tuple[Request, _Answer]]) -> None:
+def _put(pairs: Sequence[tuple[Request[Any], _Answer]]) -> None:
     for request, answer in pairs:
         request.answers.put_nowait(answer)
 
 
-def _fulfil(future: Future[_T], function: Callable[[Runner], _T], runner: Runner) -> None:
+def _fulfil(future: Future[_T], function: Callable[[RunnerT], _T], runner: RunnerT) -> None:
     if not future.set_running_or_notify_cancel():
         return
     try:

@@ -1,0 +1,27 @@
+"""What turns a model's text into tokens and back, whatever file that knowledge lies in. It knows no implementation."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from brie_core.text.chat_template import Message
+
+
+class TextCodec(Protocol):
+    """Encode, decode, and render conversations as the model was taught them; may be called from several threads."""
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """Every id that ends an answer."""
+        ...
+
+    def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
+        """Token ids; special tokens that the text spells out are recognised."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text without special tokens; bytes that are no whole character come out as U+FFFD."""
+        ...
+
+    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+        """A conversation as text; raises InvalidRequest if the model has no template or the template refuses."""
+        ...

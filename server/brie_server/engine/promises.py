@@ -1,0 +1,18 @@
+"""Whether a prompt keeps what it promises every engine. It knows numbers only."""
+
+from brie_core.errors import ContextLengthExceeded, InvalidRequest
+from brie_server.engine.base import Prompt
+
+
+def check_prompt(prompt: Prompt, vocab_size: int, context_length: int) -> None:
+    """Raises InvalidRequest, or ContextLengthExceeded for one that is too long for the context."""
+    num_tokens = len(prompt.token_ids) + prompt.max_tokens
+    if not prompt.token_ids or prompt.max_tokens < 1:
+        raise InvalidRequest("A prompt needs at least one token, and an answer too.")
+    # on CUDA an id outside of the embedding would end the process's device for good
+    if not 0 <= min(prompt.token_ids) <= max(prompt.token_ids) < vocab_size:
+        raise InvalidRequest(f"Token ids run from 0 to {vocab_size - 1}.")
+    if num_tokens > context_length:
+        raise ContextLengthExceeded(
+            f"The context is {context_length} tokens; prompt and answer ask for {num_tokens}: shorten one of them.",
+        )
