@@ -57,13 +57,25 @@ class Scheduler(Protocol[SequenceT]):
         """What the step gave; None for a sequence that the model gave no number for, which has left."""
         ...
 
+    def forget(self, adapter: str, /) -> None:
+        """Never again begin with what was computed with this adapter."""
+        ...
+
+    def forget_all(self) -> None:
+        """Never again begin with anything that was computed: a step has failed, and all its sequences are gone."""
+        ...
+
 
 class Runner(Protocol):
     """Computes steps; owns the model and the adapters."""
 
     def run(self, step: Any, /) -> Any: ...
     def release(self) -> None:
-        """Called when there is nothing to do, and after a step that failed; what others still need stays."""
+        """Called when there is nothing to do; what others still need stays."""
+        ...
+
+    def reset(self) -> None:
+        """Called after a step that failed: nothing that was computed is asked for again."""
         ...
 
     def adapter_bytes(self, digest: str, /) -> int | None:
@@ -196,7 +208,7 @@ class EngineThread(Generic[SequenceT, RunnerT]):
     def _unload(self, digest: str, runner: RunnerT) -> None:
         users = [sequence for sequence in self._requests if sequence.prompt.adapter == digest]
         self._fail(users, EngineFailure, "The adapter was unloaded while it answered.")
-        runner.drop(self._scheduler.forget_adapter(digest))
+        self._scheduler.forget(digest)
         runner.unload_adapter(digest)
 
     def _end(self, _runner: RunnerT) -> None:

@@ -64,7 +64,7 @@ class LlamaCppEngine:
             max_batch=limits.max_places,
         )
         scheduler = Scheduler(limits, num_cells=cells, reuses=model.keeps_parts)
-        self._runner = Runner(model, _context(model, limits, cells, dtype), scheduler.forget)
+        self._runner = Runner(model, _context(model, limits, cells, dtype))
         self._thread: EngineThread[Sequence, Runner] = EngineThread(scheduler, self._runner)
 
     def info(self) -> EngineInfo:

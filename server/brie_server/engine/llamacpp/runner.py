@@ -13,9 +13,8 @@ from brie_server.engine.llamacpp.scheduler import Step
 class Runner:
     """Owns model, cache and adapters; `close` frees them."""
 
-    def __init__(self, model: Model, context: Context, forget: Callable[[str], None]) -> None:
-        """`forget` is told the adapter of which nothing computed may be used again."""
-        self._model, self._context, self._forget = model, context, forget
+    def __init__(self, model: Model, context: Context) -> None:
+        self._model, self._context = model, context
         self._adapters: dict[str, tuple[Any, int]] = {}
         self._in_use: str | None = None
 
@@ -38,6 +37,9 @@ class Runner:
     def release(self) -> None:
         """The cache stays: its memory is llama.cpp's for good, and what it holds may be the next prompt's beginning."""
 
+    def reset(self) -> None:
+        """Nothing to do: a decode that failed has cut what it began."""
+
     def load_adapter(self, digest: str, load: Callable[[Model], tuple[Any, int]]) -> int:
         """Take an adapter in, as `load` makes it; returns its bytes. One that is there already stays."""
         if digest not in self._adapters:
@@ -56,7 +58,6 @@ class Runner:
             self._in_use = None
         if digest in self._adapters:
             llama_cpp.llama_adapter_lora_free(self._adapters.pop(digest)[0])
-            self._forget(digest)
 
     def close(self) -> None:
         """Free everything; the thread that ran the steps has ended."""

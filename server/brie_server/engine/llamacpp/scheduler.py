@@ -130,6 +130,11 @@ class Scheduler:
             if place.adapter == adapter:
                 self._empty(place)
 
+    def forget_all(self) -> None:
+        """Nothing that was computed so far is used again."""
+        for place in self._free:
+            self._empty(place)
+
     def plan(self) -> Step | None:
         """The next step, or None when there is nothing to compute."""
         self._clock += 1

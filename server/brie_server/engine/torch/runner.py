@@ -2,8 +2,6 @@
 
 # tensor names carry their shape
 
-from collections.abc import Iterable
-
 import torch
 
 from brie_core.weights.base_model import BaseModel
@@ -37,7 +35,8 @@ class Runner:
         logits_SV = self._model.forward(batch, self._cache, lora)
         for keep in step.keeps:
             self._cache.keep(keep)
-        self.drop(step.dropped)
+        for block in step.dropped:
+            self._cache.drop(block)
         return sample(logits_SV, step.sampling)
 
     def release(self) -> None:
@@ -48,11 +47,6 @@ class Runner:
         """After a failure: give back the cache and the kept blocks, whatever their state."""
         self._cache.release()
         self._cache.drop_all()
-
-    def drop(self, blocks: Iterable[int]) -> None:
-        """Free kept blocks."""
-        for block in blocks:
-            self._cache.drop(block)
 
     def adapter_bytes(self, digest: str) -> int | None:
         """The size on the device of a loaded adapter, None for one that is not."""

@@ -135,6 +135,7 @@ class Scheduler:
         self._running: list[Sequence] = []
         self._rectangle = Rectangle()
         self._prefixes = PrefixIndex(limits.max_blocks)
+        self._dropped: tuple[int, ...] = ()
 
     @property
     def is_idle(self) -> bool:
@@ -177,15 +178,17 @@ class Scheduler:
         restores = tuple(self._restore())
         chunks = tuple(sorted(self._chunks(), key=_order))
         keeps = tuple(keep for chunk in chunks for keep in self._keeps(chunk))
-        return Step(moves, self._rectangle, chunks, restores, keeps, self._prefixes.drop_excess())
+        dropped, self._dropped = self._dropped + self._prefixes.drop_excess(), ()
+        return Step(moves, self._rectangle, chunks, restores, keeps, dropped)
 
-    def forget_adapter(self, adapter: str) -> tuple[int, ...]:
-        """Keep nothing of an adapter any longer; returns the blocks to be forgotten."""
-        return self._prefixes.drop_adapter(adapter)
+    def forget(self, adapter: str) -> None:
+        """Keep nothing of an adapter any longer; the next step drops its blocks."""
+        self._dropped += self._prefixes.drop_adapter(adapter)
 
     def forget_all(self) -> None:
-        """Keep nothing any longer: the cache has been lost."""
+        """Keep nothing any longer: the cache, and all blocks, have been lost."""
         self._prefixes.clear()
+        self._dropped = ()
 
     def advance(self, step: Step, token_ids: SequenceOf[int | None]) -> list[tuple[Sequence, Token | None]]:
         """Take the sampled tokens of a step, in the order of `step.sampling`; the finished leave their rows.
