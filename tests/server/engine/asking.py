@@ -8,8 +8,9 @@ from brie_core.weights.base_model import BaseModel
 from brie_server.engine.base import Engine, Prompt, Sampling, Token
 from brie_server.engine.torch.architecture import read_architecture
 from brie_server.engine.torch.runner import Runner
-from brie_server.engine.torch.scheduler import Scheduler, Step
+from brie_server.engine.torch.scheduler import Scheduler
 from brie_server.engine.torch.sequence import Sequence
+from brie_server.engine.torch.step import Step
 
 CPU = torch.device("cpu")
 GREEDY = Sampling(temperature=0)

@@ -6,7 +6,8 @@ import pytest
 
 from brie_server.engine.base import Prompt, Sampling
 from brie_server.engine.torch.runner import Runner
-from brie_server.engine.torch.scheduler import Limits, Scheduler, Step
+from brie_server.engine.torch.scheduler import Limits, Scheduler
+from brie_server.engine.torch.step import Step
 from server.engine.asking import drive, prompt
 from server.engine.tiny_models import CONTEXT_LENGTH, token_ids
 

@@ -6,7 +6,7 @@ import torch
 from brie_server.engine.torch.architecture import read_architecture
 from brie_server.engine.torch.cache import Cache
 from brie_server.engine.torch.prefix import BLOCK
-from brie_server.engine.torch.scheduler import Keep, Move, Rectangle, Restore
+from brie_server.engine.torch.step import Keep, Move, Rectangle, Restore
 from server.engine.tiny_models import TinyModel
 
 

@@ -6,8 +6,9 @@ import pytest
 
 from brie_core.errors import Overloaded
 from brie_server.engine.base import FinishReason, Sampling
-from brie_server.engine.torch.scheduler import Limits, Move, Rectangle, Scheduler, Step
+from brie_server.engine.torch.scheduler import Limits, Scheduler
 from brie_server.engine.torch.sequence import Sequence
+from brie_server.engine.torch.step import Move, Rectangle, Step
 from server.engine.asking import prompt
 
 STOP = 7

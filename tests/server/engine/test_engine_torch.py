@@ -14,7 +14,8 @@ from brie_server.engine.torch.cache import Cache
 from brie_server.engine.torch.engine import TorchEngine
 from brie_server.engine.torch.lora_pool import LoraBatch
 from brie_server.engine.torch.model import Decoder
-from brie_server.engine.torch.scheduler import Limits, Rectangle, Scheduler
+from brie_server.engine.torch.scheduler import Limits, Scheduler
+from brie_server.engine.torch.step import Rectangle
 from server.engine.asking import answer, answers, prompt
 from server.engine.tiny_models import TinyModel, token_ids
 

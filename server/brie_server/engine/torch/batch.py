@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from brie_server.engine.torch.architecture import Architecture
-from brie_server.engine.torch.scheduler import Chunk, Rectangle, Step
 from brie_server.engine.torch.sequence import row_of
+from brie_server.engine.torch.step import Chunk, Rectangle, Step
 
 
 @dataclass(frozen=True, slots=True)

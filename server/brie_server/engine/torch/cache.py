@@ -8,7 +8,7 @@ from torch import Tensor
 
 from brie_server.engine.torch.architecture import Architecture
 from brie_server.engine.torch.prefix import BLOCK
-from brie_server.engine.torch.scheduler import Keep, Move, Rectangle, Restore
+from brie_server.engine.torch.step import Keep, Move, Rectangle, Restore
 
 
 class Cache:

@@ -12,8 +12,8 @@ from brie_server.engine.torch.cache import Cache
 from brie_server.engine.torch.lora import DeviceAdapter, adapter_dtype
 from brie_server.engine.torch.model import Decoder
 from brie_server.engine.torch.sampler import sample
-from brie_server.engine.torch.scheduler import Step
 from brie_server.engine.torch.sequence import row_of
+from brie_server.engine.torch.step import Step
 from brie_server.engine.torch.weights import load_weights
 
 

@@ -22,88 +22,10 @@ from brie_core.errors import Overloaded
 from brie_server.engine.base import Token
 from brie_server.engine.torch.prefix import BLOCK, PrefixIndex
 from brie_server.engine.torch.sequence import Sequence, row_of
+from brie_server.engine.torch.step import Chunk, Keep, Move, Rectangle, Restore, Step, in_order
 
 ROOM = 64
 """Tokens a newcomer must be able to grow before the rectangle may be full: else it would be preempted at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rectangle:
-    """The shape of the cache, in sequences and in tokens for each."""
-
-    rows: int = 0
-    capacity: int = 0
-
-    @property
-    def num_tokens(self) -> int:
-        """Its area."""
-        return self.rows * self.capacity
-
-    def covers(self, other: "Rectangle") -> bool:
-        """Whether `other` fits inside."""
-        return self.rows >= other.rows and self.capacity >= other.capacity
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """The next tokens of one sequence to compute."""
-
-    sequence: Sequence
-    start: int
-    """Position of its first token."""
-    num_tokens: int
-    samples: bool
-    """Whether these are the last tokens known, so that a new one follows."""
-
-    @property
-    def end(self) -> int:
-        """Position after its last token."""
-        return self.start + self.num_tokens
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """A sequence that changes its row before the step."""
-
-    source: int
-    target: int
-    num_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class Restore:
-    """Kept blocks that become the beginning of a row before the step."""
-
-    row: int
-    blocks: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Keep:
-    """A stretch of a row to be kept as a block after the step."""
-
-    row: int
-    start: int
-    block: int
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What the engine does next: moves, rectangle, restores, chunks, what is kept of them, and what no longer is."""
-
-    moves: tuple[Move, ...]
-    rectangle: Rectangle
-    chunks: tuple[Chunk, ...]
-    """Those of one token first, by adapter, then the longer ones by row."""
-    restores: tuple[Restore, ...] = ()
-    keeps: tuple[Keep, ...] = ()
-    dropped: tuple[int, ...] = ()
-    """Blocks to be forgotten at the end."""
-
-    @property
-    def sampling(self) -> tuple[Sequence, ...]:
-        """The sequences that get a new token."""
-        return tuple(chunk.sequence for chunk in self.chunks if chunk.samples)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +98,7 @@ class Scheduler:
         if not self._running:
             return None
         restores = tuple(self._restore())
-        chunks = tuple(sorted(self._chunks(), key=_order))
+        chunks = tuple(sorted(self._chunks(), key=in_order))
         keeps = tuple(keep for chunk in chunks for keep in self._keeps(chunk))
         dropped, self._dropped = self._dropped + self._prefixes.drop_excess(), ()
         return Step(moves, self._rectangle, chunks, restores, keeps, dropped)
@@ -279,12 +201,6 @@ class Scheduler:
         rows = min(_power_of_two(need.rows), self._limits.max_rows)
         larger = Rectangle(max(now.rows, rows), max(now.capacity, need.capacity))
         return larger if self._fits(larger) else need
-
-
-def _order(chunk: Chunk) -> tuple[bool, str, int]:
-    """Single tokens of one adapter meet it in one product; prompts in adjacent rows attend in one."""
-    adapter = "" if chunk.num_tokens > 1 else chunk.sequence.prompt.adapter or ""
-    return chunk.num_tokens > 1, adapter, row_of(chunk.sequence)
 
 
 def _power_of_two(number: int) -> int:
