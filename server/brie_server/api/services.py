@@ -1,8 +1,9 @@
 """What the routes are given: the stores, the base model and the generator. It knows no route."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from litestar.di import NamedDependency
+from litestar.params import Dependency
 
 from brie_core.errors import InvalidRequest
 from brie_core.settings import Settings
@@ -46,4 +47,5 @@ class Services:
         )
 
 
-Given = NamedDependency[Services]
+Given = Annotated[Services, Dependency(skip_validation=True)]
+"""Taken as it is: there is nothing to validate in what the application itself provides."""
