@@ -136,6 +136,10 @@ def test_each_token_meets_its_own_adapter_only(adapters: Adapters) -> None:
     assert added(adapters, tokens) == [1, 0, 4, 4, 1, 1000, *[2] * 100, 0]
 
 
+def test_adapters_in_order_may_have_different_numbers_of_tokens(adapters: Adapters) -> None:
+    assert added(adapters, [("a0", 1), ("a0", 1), ("a1", 1)]) == [1, 1, 2]
+
+
 def test_a_slot_keeps_nothing_of_the_adapter_before(adapters: Adapters) -> None:
     other = Pair(torch.full((1, 32), 1.0), torch.full((1, 32), 50.0))
     adapters.load("elsewhere", DeviceAdapter({(1, Site.O): (other,)}))

@@ -88,8 +88,9 @@ class PoolBatch:
     def __init__(self, pool: Pool, share: Share, num_tokens: int, device: torch.device) -> None:
         self._pool, self._share = pool, share
         self._slots = slice(share.first, share.first + share.num_slots)
-        self._is_plain = share.places == tuple(range(num_tokens)) == share.tokens
-        """One adapter, or several in order: every token is its own place."""
+        is_full = share.num_slots * share.width == num_tokens
+        self._is_plain = is_full and share.places == tuple(range(num_tokens)) == share.tokens
+        """One adapter, or several in order with as many tokens each: every token is its own place."""
         self._has_all = share.tokens == tuple(range(num_tokens))
         token_of_place = [0] * (share.num_slots * share.width)
         for token, place in zip(share.tokens, share.places, strict=True):
