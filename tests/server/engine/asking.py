@@ -10,6 +10,7 @@ from brie_server.engine.torch.architecture import read_architecture
 from brie_server.engine.torch.runner import Runner
 from brie_server.engine.torch.scheduler import Scheduler
 from brie_server.engine.torch.sequence import Sequence
+from brie_server.engine.torch.shapes import EXACT, Shapes
 from brie_server.engine.torch.step import Step
 
 CPU = torch.device("cpu")
@@ -43,9 +44,11 @@ async def answers(engine: Engine, asked: list[Prompt]) -> list[list[int]]:
     return await asyncio.gather(*(answer(engine, each) for each in asked))
 
 
-def make_runner(base: BaseModel) -> Runner:
-    """A runner in float32 on the CPU, without scheduler and thread."""
-    return Runner(base, read_architecture(base.config), CPU, torch.float32)
+def make_runner(
+    base: BaseModel, device: torch.device = CPU, dtype: torch.dtype = torch.float32, shapes: Shapes = EXACT
+) -> Runner:
+    """A runner without scheduler and thread, in float32 on the CPU if not told otherwise."""
+    return Runner(base, read_architecture(base.config), device, dtype, shapes)
 
 
 def drive(scheduler: Scheduler, runner: Runner, asked: list[Prompt]) -> tuple[list[list[int]], list[Step]]:

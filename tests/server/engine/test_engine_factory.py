@@ -59,3 +59,30 @@ def test_auto_takes_bfloat16_on_accelerators() -> None:
 
 def test_a_number_type_that_is_named_is_taken() -> None:
     assert device.choose_dtype("float16", torch.device("cpu")) is torch.float16
+
+
+@pytest.mark.parametrize(
+    ("recommended", "taken", "expected"), [(12, 1, 2 * 2**30), (3, 2, 2**29), (2, 3, 0)], ids=["roomy", "small", "full"]
+)
+def test_the_cache_on_a_mac_stays_below_the_recommended_memory(
+    monkeypatch: pytest.MonkeyPatch, recommended: int, taken: int, expected: int
+) -> None:
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: recommended * 2**30)
+    monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: taken * 2**30)
+    assert device.cache_bytes(torch.device("mps")) == expected
+
+
+@pytest.mark.parametrize(("kept", "emptied"), [(0.4, 0), (0.6, 1)])
+def test_what_the_allocator_of_a_mac_keeps_is_given_back_if_it_is_much(
+    monkeypatch: pytest.MonkeyPatch, kept: float, emptied: int
+) -> None:
+    calls: list[None] = []
+    monkeypatch.setattr(torch.mps, "current_allocated_memory", lambda: 2**30)
+    monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: int((1 + kept) * 2**30))
+    monkeypatch.setattr(torch.mps, "empty_cache", lambda: calls.append(None))
+    device.give_back(torch.device("mps"))
+    assert len(calls) == emptied
+
+
+def test_shapes_are_few_on_a_mac_alone() -> None:
+    assert [device.choose_shapes(torch.device(name)).few for name in ("cpu", "cuda", "mps")] == [False, False, True]

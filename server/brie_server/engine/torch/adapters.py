@@ -12,7 +12,8 @@ import torch
 from brie_server.engine.torch.architecture import Architecture
 from brie_server.engine.torch.lora import DeviceAdapter
 from brie_server.engine.torch.lora_pool import LoraBatch, Pool
-from brie_server.engine.torch.lora_share import Run, share_out
+from brie_server.engine.torch.lora_share import Run, Share, in_few_shapes, share_out
+from brie_server.engine.torch.shapes import EXACT, Shapes
 
 _SMALLEST_RANK = 8
 _ROOMY = 8
@@ -22,8 +23,10 @@ _ROOMY = 8
 class Adapters:
     """Used by the engine's thread alone."""
 
-    def __init__(self, architecture: Architecture, device: torch.device, dtype: torch.dtype) -> None:
-        self._architecture = architecture
+    def __init__(
+        self, architecture: Architecture, device: torch.device, dtype: torch.dtype, shapes: Shapes = EXACT
+    ) -> None:
+        self._architecture, self._shapes = architecture, shapes
         self._like = torch.empty(0, device=device, dtype=dtype)
         self._loaded: dict[str, DeviceAdapter] = {}
         self._pools: dict[int, Pool] = {}
@@ -62,8 +65,14 @@ class Adapters:
         for digest in sorted(digests):
             by_rank[_pool_rank(self._loaded[digest])].append(digest)
         slots = {rank: self._seat(rank, here) for rank, here in by_rank.items()}
-        shares = {self._pools[rank]: share_out(_runs(tokens, here)) for rank, here in slots.items()}
+        shares = [
+            (self._pools[rank], share) for rank, here in slots.items() for share in self._shares(rank, tokens, here)
+        ]
         return LoraBatch(shares, sum(count for _, count in tokens), self._like.device)
+
+    def _shares(self, rank: int, tokens: Sequence[tuple[str | None, int]], slots: dict[str, int]) -> Iterable[Share]:
+        share = share_out(_runs(tokens, slots))
+        return in_few_shapes(share, self._shapes, self._pools[rank].num_slots) if self._shapes.few else [share]
 
     def _seat(self, rank: int, digests: Iterable[str]) -> dict[str, int]:
         """See to it that each has a slot in its pool."""

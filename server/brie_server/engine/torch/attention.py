@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from brie_server.engine.torch.batch import Batch, Group
+from brie_server.engine.torch.rows import replace_rows
 
 _MANY_SCORES = 2**14
 """Rows times positions from which single queries are faster as two products on a CPU."""
@@ -30,9 +31,20 @@ class Scoring:
 def attend(q_NHGD: Tensor, kv_N2HD: Tensor, kv_2RHCD: Tensor, batch: Batch, scoring: Scoring) -> Tensor:
     """Put the new keys and values into the layer's cache and look back at all of them; returns [N, H * G * D]."""
     head_dim = q_NHGD.shape[-1]
-    kv_2RHCD.view(-1, head_dim).index_copy_(0, batch.slots_M, kv_N2HD.reshape(-1, head_dim))
+    replace_rows(kv_2RHCD.view(-1, head_dim), batch.slots_M, kv_N2HD.reshape(-1, head_dim))
     parts = [_attend(q_NHGD, kv_2RHCD, group, scoring) for group in batch.groups]
+    if batch.token_computed_N is not None:
+        return _gathered(parts, batch, batch.token_computed_N)
     return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _gathered(parts: list[Tensor], batch: Batch, computed_N: Tensor) -> Tensor:
+    """All places' answers at their tokens; padding goes to one row too many, which nobody reads."""
+    out_XO = parts[0].new_zeros(computed_N.shape[0] + 1, parts[0].shape[1])
+    for group, part_PnO in zip(batch.groups, parts, strict=True):
+        if group.home_of_place_Pn is not None:
+            replace_rows(out_XO, group.home_of_place_Pn, part_PnO)
+    return out_XO.index_select(0, computed_N)
 
 
 def _attend(q_NHGD: Tensor, kv_2RHCD: Tensor, group: Group, scoring: Scoring) -> Tensor:
@@ -42,13 +54,22 @@ def _attend(q_NHGD: Tensor, kv_2RHCD: Tensor, group: Group, scoring: Scoring) ->
     n = q_PnHGD.shape[1]
     q_PHMD = q_PnHGD.permute(0, 2, 3, 1, 4).reshape(group.num_rows, heads, per_key * n, head_dim)
     bias_PHMC = group.bias_of_window[scoring.window].expand(-1, heads, -1, -1)
-    if n == 1 and q_NHGD.device.type == "cpu" and group.num_rows * group.longest >= _MANY_SCORES:
+    if _is_better_as_products(q_PHMD, n, group):
         out_PHMD = _products(q_PHMD, k_PHCD, v_PHCD, bias_PHMC, scoring.scale)
     else:
         out_PHMD = functional.scaled_dot_product_attention(q_PHMD, k_PHCD, v_PHCD, bias_PHMC, scale=scoring.scale)
     out_PnHGD = out_PHMD.reshape(group.num_rows, heads, per_key, n, head_dim).permute(0, 3, 1, 2, 4)
     out_TO: Tensor = out_PnHGD.reshape(group.num_rows * n, -1)
     return out_TO if group.place_of_token_T is None else out_TO.index_select(0, group.place_of_token_T)
+
+
+def _is_better_as_products(q_PHMD: Tensor, n: int, group: Group) -> bool:
+    """On MPS always: there the fused kernels were wrong for keys that are a part of a tensor and for masks that are
+    shared by the heads (pytorch #181133, #184180), both of which is the case here.
+    """
+    if q_PHMD.device.type == "mps":
+        return True
+    return n == 1 and q_PHMD.device.type == "cpu" and group.num_rows * group.longest >= _MANY_SCORES
 
 
 def _products(q_PHMD: Tensor, k_PHCD: Tensor, v_PHCD: Tensor, bias_PHMC: Tensor, scale: float) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from brie_server.engine.torch.architecture import Architecture
 from brie_server.engine.torch.sequence import row_of
+from brie_server.engine.torch.shapes import EXACT, Shapes, padded
 from brie_server.engine.torch.step import Chunk, Rectangle, Step
 
 
@@ -27,14 +28,19 @@ class Group:
     token_of_place_Pn: Tensor
     """Which token stands at each place; any token for a place that is padding."""
     place_of_token_T: Tensor | None
-    """Where each of the group's tokens stands; None if every place has its token, in order."""
+    """Where each of the group's tokens stands; None if every place has its token, in order, or a home."""
+    home_of_place_Pn: Tensor | None
+    """With few shapes: which token each place answers for, N for those that are padding; None otherwise."""
     bias_of_window: Mapping[int | None, Tensor]
     """Per attention window bias_P1MC: minus infinity where a query must not look."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """All tokens of a step, flat; the groups follow one another in the same order."""
+    """All tokens of a step, flat; the groups follow one another in the same order.
+
+    With few shapes the last token, and the last that is sampled, are repeated: N and S are then larger than the step's.
+    """
 
     token_ids_N: Tensor
     positions_N: Tensor
@@ -43,50 +49,77 @@ class Batch:
     slots_M: Tensor
     """For each token's keys, then its values, by head: the line of the layer's cache in which it is written."""
     groups: tuple[Group, ...]
+    token_computed_N: Tensor | None
+    """With few shapes: the token of the step that each one is or repeats; None otherwise."""
 
 
-def build_batch(step: Step, architecture: Architecture, device: torch.device, dtype: torch.dtype) -> Batch:
+@dataclass(frozen=True, slots=True)
+class _Making:
+    """What all groups of a step are made with."""
+
+    rectangle: Rectangle
+    num_tokens: int
+    architecture: Architecture
+    device: torch.device
+    dtype: torch.dtype
+    shapes: Shapes
+
+
+def build_batch(
+    step: Step, architecture: Architecture, device: torch.device, dtype: torch.dtype, shapes: Shapes = EXACT
+) -> Batch:
     """The tensors for a step, on the device."""
     token_ids = [token for each in step.chunks for token in each.sequence.token_ids[each.start : each.end]]
     positions = [position for each in step.chunks for position in range(each.start, each.end)]
-    groups, first = [], 0
-    for chunks in _groups(step.chunks):
-        groups.append(_group(chunks, first, architecture, device, dtype))
-        first += sum(chunk.num_tokens for chunk in chunks)
-    return Batch(
-        torch.tensor(token_ids, device=device),
-        positions_N := torch.tensor(positions, device=device),
-        torch.tensor(_sampled(step), device=device, dtype=torch.long),
-        _slots(step, positions_N, architecture.num_kv_heads),
-        tuple(groups),
-    )
+    rows = [row_of(chunk.sequence) for chunk in step.chunks for _ in range(chunk.num_tokens)]
+    size = shapes.count(len(token_ids))
+    making = _Making(step.rectangle, size, architecture, device, dtype, shapes)
+    of_tokens = [padded(each, size) for each in (token_ids, positions, rows, range(len(token_ids)))]
+    token_ids_N, positions_N, rows_N, computed_N, logits_S = _on_device([*of_tokens, _sampled(step, shapes)], device)
+    slots_M = _slots(step.rectangle, rows_N, positions_N, architecture.num_kv_heads)
+    groups = tuple(_all_groups(step, making))
+    return Batch(token_ids_N, positions_N, logits_S, slots_M, groups, computed_N if shapes.few else None)
 
 
-def _sampled(step: Step) -> list[int]:
+def _on_device(lists: Iterable[Sequence[int]], device: torch.device) -> tuple[Tensor, ...]:
+    """All of them in one copy: on an accelerator each costs a round trip, however small it is."""
+    lists = list(lists)
+    flat = torch.tensor([number for each in lists for number in each], device=device, dtype=torch.long)
+    return torch.split(flat, [len(each) for each in lists])
+
+
+def _sampled(step: Step, shapes: Shapes) -> list[int]:
     sampled, end = [], 0
     for chunk in step.chunks:
         end += chunk.num_tokens
         if chunk.samples:
             sampled.append(end - 1)
-    return sampled
+    return padded(sampled or [0], shapes.count(len(sampled))) if shapes.few else sampled
 
 
-def _slots(step: Step, positions_N: Tensor, num_kv_heads: int) -> Tensor:
+def _slots(rectangle: Rectangle, rows_N: Tensor, positions_N: Tensor, num_kv_heads: int) -> Tensor:
     """The cache of a layer is a table with one line of head_dim numbers for each (k or v, row, head, position)."""
-    rectangle: Rectangle = step.rectangle
-    rows = [row_of(chunk.sequence) for chunk in step.chunks for _ in range(chunk.num_tokens)]
-    rows_N1 = torch.tensor(rows, device=positions_N.device)[:, None]
     heads_H = torch.arange(num_kv_heads, device=positions_N.device)
-    keys_NH = (rows_N1 * num_kv_heads + heads_H) * rectangle.capacity + positions_N[:, None]
+    keys_NH = (rows_N[:, None] * num_kv_heads + heads_H) * rectangle.capacity + positions_N[:, None]
     values_NH = keys_NH + rectangle.num_tokens * num_kv_heads
     return torch.cat([keys_NH, values_NH], 1).flatten()
 
 
-def _groups(chunks: Sequence[Chunk]) -> Iterable[Sequence[Chunk]]:
-    """Single tokens together, whatever lies between their rows; prompts in adjacent rows while little is padding."""
+def _all_groups(step: Step, making: _Making) -> Iterable[Group]:
+    first = 0
+    for chunks in _groups(step.chunks, making.shapes):
+        yield _group(chunks, first, making)
+        first += sum(chunk.num_tokens for chunk in chunks)
+
+
+def _groups(chunks: Sequence[Chunk], shapes: Shapes) -> Iterable[Sequence[Chunk]]:
+    """Single tokens together, whatever lies between their rows; prompts in adjacent rows while little is padding.
+
+    With few shapes each prompt is by itself.
+    """
     group: list[Chunk] = []
     for chunk in chunks:
-        if group and not _may_join(group, chunk):
+        if group and not (_may_join(group, chunk) and (not shapes.few or chunk.num_tokens == 1)):
             yield group
             group = []
         group.append(chunk)
@@ -103,27 +136,36 @@ def _may_join(group: list[Chunk], chunk: Chunk) -> bool:
     return adjacent and padded <= 2 * sum(each.num_tokens for each in together)
 
 
-def _group(
-    chunks: Sequence[Chunk], first_token: int, architecture: Architecture, device: torch.device, dtype: torch.dtype
-) -> Group:
-    rows = [row_of(chunk.sequence) for chunk in chunks]
-    first_row, num_rows = min(rows), max(rows) - min(rows) + 1
-    n, longest = max(chunk.num_tokens for chunk in chunks), max(chunk.end for chunk in chunks)
-    token_of_place, last_seen, places, token = [0] * (num_rows * n), [0] * (num_rows * n), [], first_token
+def _group(chunks: Sequence[Chunk], first_token: int, making: _Making) -> Group:
+    rows, shapes = [row_of(chunk.sequence) for chunk in chunks], making.shapes
+    first_row, num_rows = shapes.window(min(rows), max(rows) - min(rows) + 1, making.rectangle.rows)
+    n = shapes.count(max(chunk.num_tokens for chunk in chunks))
+    longest = shapes.positions(max(chunk.end for chunk in chunks), making.rectangle.capacity)
+    token_of_place, last_seen, home = [0] * (num_rows * n), [0] * (num_rows * n), [making.num_tokens] * (num_rows * n)
+    places: list[int] = []
+    token = first_token
     for chunk in chunks:
         place = (row_of(chunk.sequence) - first_row) * n
-        for offset in range(chunk.num_tokens):
-            token_of_place[place + offset], last_seen[place + offset] = token, chunk.start + offset
-            places.append(place + offset)
-            token += 1
-    last_seen_Pn = torch.tensor(last_seen, device=device).view(num_rows, n)
+        tokens = padded(range(token, token + chunk.num_tokens), n)
+        token_of_place[place : place + n] = home[place : place + n] = tokens
+        last_seen[place : place + n] = padded(range(chunk.start, chunk.end), n)
+        places.extend(range(place, place + chunk.num_tokens))
+        token += chunk.num_tokens
+    in_order = shapes.few or places == list(range(len(token_of_place)))
+    lists = [last_seen, token_of_place, [] if in_order else places, home if shapes.few else []]
+    last_seen_Pn, token_of_place_Pn, places_T, home_Pn = _on_device(lists, making.device)
+    bias = {
+        window: _bias(last_seen_Pn.view(num_rows, n), longest, window, making.architecture, making.dtype)
+        for window in making.architecture.windows
+    }
     return Group(
         first_row,
         num_rows,
         longest,
-        torch.tensor(token_of_place, device=device),
-        None if places == list(range(len(token_of_place))) else torch.tensor(places, device=device),
-        {window: _bias(last_seen_Pn, longest, window, architecture, dtype) for window in architecture.windows},
+        token_of_place_Pn,
+        None if in_order else places_T,
+        home_Pn if shapes.few else None,
+        bias,
     )
 
 

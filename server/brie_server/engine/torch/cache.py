@@ -8,6 +8,7 @@ from torch import Tensor
 
 from brie_server.engine.torch.architecture import Architecture
 from brie_server.engine.torch.prefix import BLOCK
+from brie_server.engine.torch.shapes import EXACT, Shapes
 from brie_server.engine.torch.step import Keep, Move, Rectangle, Restore
 
 
@@ -18,10 +19,12 @@ class Cache:
     sequence left is NaN.
     """
 
-    def __init__(self, architecture: Architecture, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, architecture: Architecture, device: torch.device, dtype: torch.dtype, shapes: Shapes = EXACT
+    ) -> None:
         self.num_layers = architecture.num_layers
         self._num_kv_heads, self._head_dim = architecture.num_kv_heads, architecture.head_dim
-        self._device, self._dtype = device, dtype
+        self._device, self._dtype, self._shapes = device, dtype, shapes
         self._blocks: dict[int, Tensor] = {}
         """Each kv_L2HBD, all layers of one stretch."""
         self.release()
@@ -55,8 +58,9 @@ class Cache:
     def move(self, move: Move) -> None:
         """Put a sequence's keys and values into another row."""
         self._wipe(move.target)
+        end = self._covering(move.num_tokens)
         for kv_2RHCD in self._layers:
-            kv_2RHCD[:, move.target, :, : move.num_tokens] = kv_2RHCD[:, move.source, :, : move.num_tokens]
+            kv_2RHCD[:, move.target, :, :end] = kv_2RHCD[:, move.source, :, :end]
         self._written[move.target] = move.num_tokens
 
     def reserve(self, row: int, start: int, end: int) -> None:
@@ -68,11 +72,14 @@ class Cache:
     def restore(self, restore: Restore) -> None:
         """Begin a row with kept blocks."""
         self._wipe(restore.row)
-        end = len(restore.blocks) * BLOCK
-        kv_L2HCD = torch.cat([self._blocks[block] for block in restore.blocks], dim=3)
-        for kv_2RHCD, kv_2HCD in zip(self._layers, kv_L2HCD, strict=True):
-            kv_2RHCD[:, restore.row, :, :end] = kv_2HCD
-        self._written[restore.row] = end
+        blocks = [self._blocks[block] for block in restore.blocks]
+        start = 0
+        for kv_L2HCD in blocks if self._shapes.few else [torch.cat(blocks, dim=3)]:
+            end = start + kv_L2HCD.shape[3]
+            for kv_2RHCD, kv_2HCD in zip(self._layers, kv_L2HCD, strict=True):
+                kv_2RHCD[:, restore.row, :, start:end] = kv_2HCD
+            start = end
+        self._written[restore.row] = start
 
     def keep(self, keep: Keep) -> None:
         """Copy a stretch of a row to a block of its own."""
@@ -88,8 +95,13 @@ class Cache:
         self._blocks.clear()
 
     def _wipe(self, row: int) -> None:
-        for kv_2RHCD in self._layers:
-            kv_2RHCD[:, row, :, : self._written[row]] = 0
+        if end := self._covering(self._written[row]):
+            for kv_2RHCD in self._layers:
+                kv_2RHCD[:, row, :, :end] = 0
+
+    def _covering(self, written: int) -> int:
+        """Where to stop when so much of a row is wiped or moved; what lies behind it is zero."""
+        return self._shapes.positions(written, self._rectangle.capacity) if written else 0
 
     def _enlarged(self, old_2RHCD: Tensor, rectangle: Rectangle) -> Tensor:
         shape = (2, rectangle.rows, self._num_kv_heads, rectangle.capacity, self._head_dim)

@@ -3,11 +3,17 @@
 import torch
 
 from brie_core.errors import BadConfiguration
+from brie_server.engine.torch.shapes import Shapes
 
 _CACHE_BYTES = 2 * 2**30
-"""On a CPU, and on a Mac where the GPU shares its memory."""
-_CUDA_SHARE = 0.7
-"""Of the memory that is free once the weights are loaded; the rest is for activations and for a cache that grows."""
+"""On a CPU, and at most on a Mac, where the GPU shares the machine's memory."""
+_SHARE = {"cuda": 0.7, "mps": 0.5}
+"""Of the memory that is free once the weights are loaded; the rest is for activations and for a cache that grows.
+
+On a Mac the allocator keeps more for itself, and whoever crosses the recommended size swaps, or takes the Mac down.
+"""
+_IDLE_BYTES = 512 * 2**20
+"""What torch's allocator may keep beyond what is in use while there is nothing to do."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -30,8 +36,27 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 def cache_bytes(device: torch.device) -> int:
     """How much memory keys and values may take; ask after the weights are loaded."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0] * _CUDA_SHARE)
+        return int(torch.cuda.mem_get_info(device)[0] * _SHARE["cuda"])
+    if device.type == "mps":
+        room = torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+        return max(min(int(room * _SHARE["mps"]), _CACHE_BYTES), 0)
     return _CACHE_BYTES
+
+
+def choose_shapes(device: torch.device) -> Shapes:
+    """Few on MPS, whose allocator and graphs keep something for every shape they meet; exact elsewhere."""
+    return Shapes(few=device.type == "mps")
+
+
+def give_back(device: torch.device) -> None:
+    """Return what torch's allocator keeps unused, if it is much: the trainer beside us wants the same memory."""
+    if device.type == "mps":
+        if torch.mps.driver_allocated_memory() - torch.mps.current_allocated_memory() > _IDLE_BYTES:
+            torch.mps.empty_cache()
+    elif (
+        device.type == "cuda" and torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device) > _IDLE_BYTES
+    ):
+        torch.cuda.empty_cache()
 
 
 def _cpu_has_bfloat16() -> bool:

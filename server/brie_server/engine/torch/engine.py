@@ -13,7 +13,7 @@ from brie_server.engine.base import EngineInfo, Prompt, Token
 from brie_server.engine.promises import check_prompt
 from brie_server.engine.thread import EngineThread
 from brie_server.engine.torch.architecture import read_architecture
-from brie_server.engine.torch.device import cache_bytes
+from brie_server.engine.torch.device import cache_bytes, choose_shapes
 from brie_server.engine.torch.lora import DeviceAdapter, adapter_dtype, put_on_device
 from brie_server.engine.torch.runner import Runner
 from brie_server.engine.torch.scheduler import Limits, Scheduler
@@ -40,7 +40,7 @@ class TorchEngine:
         """
         self._base, self._device, self._dtype = base, device, dtype
         self._architecture = read_architecture(base.config)
-        runner = Runner(base, self._architecture, device, dtype)
+        runner = Runner(base, self._architecture, device, dtype, choose_shapes(device))
         budget = token_budget or cache_bytes(device) // (self._architecture.kv_values_per_token * dtype.itemsize)
         if budget < limits.smallest_capacity:
             raise BadConfiguration(f"{base.id} leaves no memory on {device} for the keys and values of an answer.")

@@ -4,7 +4,7 @@ A pool's tensors hold one adapter in each slot. A step multiplies each token wit
 one batched product over slots: nothing is merged, nothing is masked, and there is no active adapter.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from brie_server.engine.torch.architecture import PARTS, Architecture, Site
 from brie_server.engine.torch.lora import DeviceAdapter, Place
 from brie_server.engine.torch.lora_share import Share
+from brie_server.engine.torch.rows import replace_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +96,9 @@ class PoolBatch:
         token_of_place = [0] * (share.num_slots * share.width)
         for token, place in zip(share.tokens, share.places, strict=True):
             token_of_place[place] = token
-        self._token_of_place = torch.tensor(token_of_place, device=device, dtype=torch.long)
-        self._tokens_T = torch.tensor(share.tokens, device=device, dtype=torch.long)
-        self._places_T = torch.tensor(share.places, device=device, dtype=torch.long)
+        numbers = torch.tensor([*token_of_place, *share.tokens, *share.places], device=device, dtype=torch.long)
+        sizes = [len(token_of_place), len(share.tokens), len(share.places)]  # one copy to the device for all three
+        self._token_of_place, self._tokens_T, self._places_T = torch.split(numbers, sizes)
 
     def add(self, layer: int, site: Site, x_NI: Tensor, out_NO: Tensor) -> None:
         """Add to `out_NO` what each token's own adapter makes of `x_NI`."""
@@ -123,7 +124,7 @@ class PoolBatch:
         if self._has_all:
             out_NO.add_(added_TO)
         else:  # two copies, because index_add_ takes ten times as long on a CPU
-            out_NO.index_copy_(0, self._tokens_T, out_NO.index_select(0, self._tokens_T).add_(added_TO))
+            replace_rows(out_NO, self._tokens_T, out_NO.index_select(0, self._tokens_T).add_(added_TO))
 
 
 def _joined(parts: list[Tensor]) -> Tensor:
@@ -133,8 +134,8 @@ def _joined(parts: list[Tensor]) -> Tensor:
 class LoraBatch:
     """What all adapters of one step add to its tokens."""
 
-    def __init__(self, shares: Mapping[Pool, Share], num_tokens: int, device: torch.device) -> None:
-        self._pools = [PoolBatch(pool, share, num_tokens, device) for pool, share in shares.items()]
+    def __init__(self, shares: Iterable[tuple[Pool, Share]], num_tokens: int, device: torch.device) -> None:
+        self._pools = [PoolBatch(pool, share, num_tokens, device) for pool, share in shares]
 
     def add(self, layer: int, site: Site, x_NI: Tensor, out_NO: Tensor) -> None:
         """Add to `out_NO` what each token's own adapter makes of `x_NI`."""

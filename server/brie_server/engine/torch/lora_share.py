@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from brie_server.engine.torch.shapes import Shapes, padded
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -52,6 +54,24 @@ def share_out(runs: Iterable[Run]) -> Share:
         places.extend(range(place, place + run.num_tokens))
         used[run.slot] += run.num_tokens
     return Share(first, _num_slots(short), width, tuple(tokens), tuple(places), tuple(long_runs))
+
+
+def in_few_shapes(share: Share, shapes: Shapes, most_slots: int) -> list[Share]:
+    """The same, of few shapes, in a pool of so many slots: a long run becomes a product with one slot."""
+    long_runs = [Share(run.slot, 1, run.num_tokens, *_single(run), ()) for run in share.long_runs]
+    return [_in_few_shapes(each, shapes, most_slots) for each in (share, *long_runs) if each.tokens]
+
+
+def _single(run: Run) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Tokens and places of a run that has a product for itself."""
+    return tuple(range(run.start, run.end)), tuple(range(run.num_tokens))
+
+
+def _in_few_shapes(share: Share, shapes: Shapes, most_slots: int) -> Share:
+    first, num_slots = shapes.window(share.first, share.num_slots, most_slots)
+    width, size = shapes.count(share.width), shapes.count(len(share.tokens))
+    places = [(share.first - first + place // share.width) * width + place % share.width for place in share.places]
+    return Share(first, num_slots, width, tuple(padded(share.tokens, size)), tuple(padded(places, size)), ())
 
 
 def _area(runs: Sequence[Run]) -> int:

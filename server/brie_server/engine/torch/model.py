@@ -103,4 +103,7 @@ def _rotate(x_NJD: Tensor, rotation: tuple[Tensor, Tensor]) -> None:
     """Turn each pair (i, i + D / 2) of a head by its angle, in place."""
     cos_N1D, sin_N1D = rotation
     swapped_NJD = x_NJD.view(*x_NJD.shape[:-1], 2, -1).flip(-2).flatten(-2)
-    x_NJD.mul_(cos_N1D).addcmul_(swapped_NJD, sin_N1D)
+    if x_NJD.device.type == "mps":  # addcmul_ on a part of a tensor has been silently wrong there
+        x_NJD.copy_(x_NJD * cos_N1D + swapped_NJD * sin_N1D)
+    else:
+        x_NJD.mul_(cos_N1D).addcmul_(swapped_NJD, sin_N1D)

@@ -2,17 +2,22 @@
 
 # tensor names carry their shape
 
+from collections.abc import Iterable
+
 import torch
 
 from brie_core.weights.base_model import BaseModel
+from brie_server.engine.base import Prompt, Sampling
 from brie_server.engine.torch.adapters import Adapters
 from brie_server.engine.torch.architecture import Architecture
 from brie_server.engine.torch.batch import build_batch
 from brie_server.engine.torch.cache import Cache
+from brie_server.engine.torch.device import give_back
 from brie_server.engine.torch.lora import DeviceAdapter, adapter_dtype
 from brie_server.engine.torch.model import Decoder
 from brie_server.engine.torch.sampler import sample
-from brie_server.engine.torch.sequence import row_of
+from brie_server.engine.torch.sequence import Sequence, row_of
+from brie_server.engine.torch.shapes import EXACT, Shapes
 from brie_server.engine.torch.step import Step
 from brie_server.engine.torch.weights import load_weights
 
@@ -20,33 +25,42 @@ from brie_server.engine.torch.weights import load_weights
 class Runner:
     """All tensors of the engine; used by one thread."""
 
-    def __init__(self, base: BaseModel, architecture: Architecture, device: torch.device, dtype: torch.dtype) -> None:
-        self._architecture, self._device, self._dtype = architecture, device, dtype
+    def __init__(
+        self,
+        base: BaseModel,
+        architecture: Architecture,
+        device: torch.device,
+        dtype: torch.dtype,
+        shapes: Shapes = EXACT,
+    ) -> None:
+        self._architecture, self._device, self._dtype, self._shapes = architecture, device, dtype, shapes
         self._model = Decoder(architecture, load_weights(base, architecture, device, dtype))
-        self._cache = Cache(architecture, device, dtype)
-        self._adapters = Adapters(architecture, device, adapter_dtype(device, dtype))
+        self._cache = Cache(architecture, device, dtype, shapes)
+        self._adapters = Adapters(architecture, device, adapter_dtype(device, dtype), shapes)
 
     @torch.inference_mode()
     def run(self, step: Step) -> list[int | None]:
         """Compute a step; one token for each of `step.sampling`, None for one whose logits are not finite."""
         self._make_room(step)
-        batch = build_batch(step, self._architecture, self._device, self._dtype)
-        lora = self._adapters.batch([(each.sequence.prompt.adapter, each.num_tokens) for each in step.chunks])
+        batch = build_batch(step, self._architecture, self._device, self._dtype, self._shapes)
+        lora = self._adapters.batch(_adapters_of(step, batch.token_ids_N.shape[0]))
         logits_SV = self._model.forward(batch, self._cache, lora)
         for keep in step.keeps:
             self._cache.keep(keep)
         for block in step.dropped:
             self._cache.drop(block)
-        return sample(logits_SV, step.sampling)
+        return sample(logits_SV, _with_padding(step.sampling, logits_SV.shape[0]))[: len(step.sampling)]
 
     def release(self) -> None:
         """Give back the cache; the model, the adapters and the kept blocks stay."""
         self._cache.release()
+        give_back(self._device)
 
     def reset(self) -> None:
         """After a failure: give back the cache and the kept blocks, whatever their state."""
         self._cache.release()
         self._cache.drop_all()
+        give_back(self._device)
 
     def adapter_bytes(self, digest: str) -> int | None:
         """The size on the device of a loaded adapter, None for one that is not."""
@@ -69,3 +83,16 @@ class Runner:
             self._cache.restore(restore)
         for chunk in step.chunks:
             self._cache.reserve(row_of(chunk.sequence), chunk.start, chunk.end)
+
+
+def _adapters_of(step: Step, num_tokens: int) -> list[tuple[str | None, int]]:
+    """Each chunk's digest and number of tokens, of `num_tokens` in all: whatever repeats the last token is as it is."""
+    *others, last = [(each.sequence.prompt.adapter, each.num_tokens) for each in step.chunks]
+    return [*others, (last[0], num_tokens - sum(count for _, count in others))]
+
+
+def _with_padding(sampling: Iterable[Sequence], num_rows: int) -> list[Sequence]:
+    """Somebody for each row of logits: those that are padding get nobody, who is greedy and draws no chance."""
+    sequences = list(sampling)
+    nobody = Prompt(token_ids=(0,), max_tokens=1, stop_ids=frozenset(), sampling=Sampling(temperature=0))
+    return sequences + [Sequence(nobody) for _ in range(num_rows - len(sequences))]
