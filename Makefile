@@ -1,9 +1,10 @@
 # Four verbs: serve, test, demo, clean. Each sets up .venv first; nothing is installed outside it.
+# test-device: the suite for CUDA and MPS, on what BRIE_DEVICE names or on the accelerator that is here.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: serve test check demo fmt clean
+.PHONY: serve test test-device check demo fmt clean
 .DELETE_ON_ERROR:
 
 serve: $(VENV)/.ready
@@ -11,6 +12,10 @@ serve: $(VENV)/.ready
 
 test: check
 	$(BIN)/python -m pytest
+
+test-device: $(VENV)/.ready
+	$(BIN)/python tests/gpu/device.py
+	$(BIN)/python -m pytest tests/gpu
 
 check: $(VENV)/.ready
 	$(BIN)/ruff format --check .
