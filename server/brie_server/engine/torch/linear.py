@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-_PACKED_TYPES = (torch.float32, torch.bfloat16)
 _TYPICAL_ROWS = 32
 
 
@@ -17,7 +16,7 @@ class Linear:
     """One matrix product of the model."""
 
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None = None) -> None:
-        self._packed = weight_OI.device.type == "cpu" and weight_OI.dtype in _PACKED_TYPES and _has_onednn()
+        self._packed = weight_OI.device.type == "cpu" and _packs(weight_OI.dtype)
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight_OI, _TYPICAL_ROWS) if self._packed else weight_OI
         self._bias_O = bias_O
 
@@ -29,6 +28,9 @@ class Linear:
         return functional.linear(x_NI, self._weight, self._bias_O)
 
 
-def _has_onednn() -> bool:
+def _packs(dtype: torch.dtype) -> bool:
+    """Whether oneDNN has such a layout; in bfloat16 it refuses on a CPU without AVX-512."""
     available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return available and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    if not available or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return False
+    return dtype is torch.float32 or (dtype is torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
