@@ -1,6 +1,7 @@
 """Tiny random checkpoints and adapters on disk, and what transformers and PEFT answer from them. It knows no engine."""
 
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -32,12 +33,28 @@ _LLAMA3_ROPE = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+WINDOW = 16
+_GEMMA3 = {
+    "num_hidden_layers": 3,
+    "sliding_window": WINDOW,
+    "sliding_window_pattern": 2,
+    "head_dim": 16,
+    "query_pre_attn_scalar": 10,
+    "rope_parameters": {
+        "sliding_attention": {"rope_type": "default", "rope_theta": 500.0},
+        "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0},
+    },
+}
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", {"tie_word_embeddings": False}),
     "llama-tied": ("Llama", {"tie_word_embeddings": True}),
     "llama-3": ("Llama", {"rope_parameters": _LLAMA3_ROPE}),
     "qwen2": ("Qwen2", {}),
+    "qwen2-window": ("Qwen2", {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 1}),
     "qwen3": ("Qwen3", {"head_dim": 16}),
+    "mistral": ("Mistral", {"head_dim": 16, "sliding_window": WINDOW}),
+    "mistral-full": ("Mistral", {"sliding_window": None}),
+    "gemma3": ("Gemma3", _GEMMA3),
 }
 ADAPTERS: dict[str, dict[str, Any]] = {
     "plain": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]},
@@ -56,6 +73,15 @@ ADAPTERS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
+class Reference:
+    """A greedy answer."""
+
+    tokens: list[int]
+    margin: float
+    """The least by which a token's logit exceeded all others."""
+
+
+@dataclass(frozen=True)
 class TinyModel:
     """A checkpoint and the adapters trained on it, all of them noise."""
 
@@ -68,16 +94,25 @@ class TinyModel:
         if not folder.exists():
             torch.manual_seed(seed)
             with _future_warnings_ignored():
-                model = get_peft_model(_load(self.base.folder), LoraConfig(task_type="CAUSAL_LM", **ADAPTERS[kind]))
+                model = get_peft_model(
+                    load_reference(self.base.folder), LoraConfig(task_type="CAUSAL_LM", **ADAPTERS[kind])
+                )
             _randomise(model, "lora_", 0.3)
             model.save_pretrained(str(folder))
         return folder
 
     def reference(self, token_ids: tuple[int, ...], max_tokens: int, adapter: Path | None = None) -> list[int]:
         """What transformers, or PEFT, generates greedily in float32."""
-        model = _load(self.base.folder)
+        return self.references([token_ids], max_tokens, adapter)[0].tokens
+
+    def references(
+        self, prompts: Iterable[tuple[int, ...]], max_tokens: int, adapter: Path | None = None
+    ) -> list[Reference]:
+        """The same for several prompts, each by itself."""
+        model = load_reference(self.base.folder)
         with _future_warnings_ignored():
-            return _generate(PeftModel.from_pretrained(model, adapter) if adapter else model, token_ids, max_tokens)
+            model = PeftModel.from_pretrained(model, adapter) if adapter else model
+            return [_generate(model, token_ids, max_tokens) for token_ids in prompts]
 
 
 def make_model(family: str, folder: Path) -> TinyModel:
@@ -85,9 +120,11 @@ def make_model(family: str, folder: Path) -> TinyModel:
     disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers gives it no types
     name, switches = FAMILIES[family]
     torch.manual_seed(1)
-    config = getattr(transformers, f"{name}Config")(**(_SHAPE | switches))
-    model = getattr(transformers, f"{name}ForCausalLM")(config)
+    model_class = getattr(transformers, f"{name}ForCausalLM")
+    model = model_class(model_class.config_class(**(_SHAPE | switches)))
     _randomise(model, "", 0.4)
+    if name == "Gemma3":  # else a token's own embedding, scaled and tied, outweighs all that the layers add
+        model.model.embed_tokens.weight.data *= 0.1
     model.save_pretrained(folder)
     return TinyModel(open_base_model(family, folder, folder / "digests.json"), folder / "adapters")
 
@@ -99,8 +136,9 @@ def token_ids(length: int, seed: int = 0) -> tuple[int, ...]:
     return tuple(torch.randint(0, VOCAB_SIZE, (length,), generator=generator).tolist())
 
 
-def _load(folder: Path) -> Any:
-    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+def load_reference(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
+    """transformers' model of a checkpoint."""
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
 
 
 def _future_warnings_ignored() -> "warnings.catch_warnings[None]":
@@ -113,11 +151,11 @@ def _randomise(model: torch.nn.Module, part: str, spread: float) -> None:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if part in name:
-                norm = "norm" in name
-                parameter.normal_(1.0 if norm else 0.0, 0.1 if norm else spread)
+                noise = torch.randn_like(parameter)
+                parameter.copy_(parameter + 0.1 * noise if "norm" in name else spread * noise)
 
 
-def _generate(model: Any, prompt: tuple[int, ...], max_tokens: int) -> list[int]:
+def _generate(model: Any, prompt: tuple[int, ...], max_tokens: int) -> Reference:
     input_ids = torch.tensor([prompt])
     output = model.generate(
         input_ids=input_ids,
@@ -126,6 +164,8 @@ def _generate(model: Any, prompt: tuple[int, ...], max_tokens: int) -> list[int]
         do_sample=False,
         eos_token_id=None,
         pad_token_id=0,
+        output_logits=True,
+        return_dict_in_generate=True,
     )
-    generated: list[int] = output[0, len(prompt) :].tolist()
-    return generated
+    first_N2 = torch.cat(output.logits).topk(2).values
+    return Reference(output.sequences[0, len(prompt) :].tolist(), float((first_N2[:, 0] - first_N2[:, 1]).min()))

@@ -1,6 +1,6 @@
-"""What a config.json says a model is, as a frozen table of switches. It knows no tensors, and refuses what Brie lacks.
+"""What a model is, read from its config.json: sizes, layers, its family's switches. It knows no tensors.
 
-A switch that were ignored would give a model that answers, only wrongly; so anything not implemented is an error here.
+The forward pass asks for nothing else; what a family may switch on stands in `families`.
 """
 
 from collections.abc import Mapping
@@ -9,6 +9,8 @@ from enum import StrEnum
 from typing import Any
 
 from brie_core.errors import BadConfiguration
+from brie_server.engine.torch.families import Switches, read_family, read_kinds, read_window
+from brie_server.engine.torch.rotary import FULL, SLIDING, Rope, read_rope, read_rope_by_kind
 
 
 class Site(StrEnum):
@@ -30,13 +32,12 @@ PARTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Llama3Scaling:
-    """Llama 3's stretching of the slow rotary frequencies."""
+class Attention:
+    """What may differ from layer to layer."""
 
-    factor: float
-    low_freq_factor: float
-    high_freq_factor: float
-    original_context: int
+    window: int | None
+    """How many positions back it sees, its own included; None is all. The cache holds them all either way."""
+    rope: Rope
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,18 +47,22 @@ class Architecture:
     vocab_size: int
     hidden_size: int
     intermediate_size: int
-    num_layers: int
+    attentions: tuple[Attention, ...]
+    """One for each layer."""
     num_heads: int
     num_kv_heads: int
     head_dim: int
+    score_scale: float
+    """Multiplies the products of queries and keys."""
     rms_eps: float
-    rope_theta: float
-    rope_scaling: Llama3Scaling | None
-    qkv_bias: bool
-    qk_norm: bool
-    """Whether each query and key head is normalised before the rotary embedding."""
     tied_head: bool
     """Whether the output projection is the embedding."""
+    switches: Switches
+
+    @property
+    def num_layers(self) -> int:
+        """Decoder layers."""
+        return len(self.attentions)
 
     @property
     def kv_values_per_token(self) -> int:
@@ -67,7 +72,7 @@ class Architecture:
     @property
     def windows(self) -> frozenset[int | None]:
         """The attention windows of its layers; None looks at the whole context."""
-        return frozenset({None})
+        return frozenset(attention.window for attention in self.attentions)
 
     def module(self, layer: int, part: str) -> str:
         """A part's name in the checkpoint and in adapters."""
@@ -87,84 +92,37 @@ class Architecture:
         }[part.rpartition(".")[2]]
 
 
-_QKV_BIAS = {"llama": False, "qwen2": True, "qwen3": False}
-_QK_NORM = {"llama": False, "qwen2": False, "qwen3": True}
-_REFUSED: Mapping[str, tuple[object, ...]] = {
-    "attention_bias": (None, False),
-    "mlp_bias": (None, False),
-    "hidden_act": (None, "silu"),
-    "use_sliding_window": (None, False),
-    "quantization_config": (None,),
-    "dual_chunk_attention_config": (None,),
-    "partial_rotary_factor": (None, 1.0),
-}
-"""Switches that change the forward pass, each with the values that Brie implements."""
-
-
 def read_architecture(config: Mapping[str, Any]) -> Architecture:
     """The switches in a config.json; raises BadConfiguration naming the first thing that is not implemented."""
-    family = config.get("model_type")
-    if family not in _QKV_BIAS:
-        raise BadConfiguration(f"model_type is {family!r}; the torch engine runs {', '.join(_QKV_BIAS)}.")
-    _refuse_unknown(config)
-    rope = _rope(config)
+    switches = read_family(config)
     try:
+        heads = int(config["num_attention_heads"])
+        head_dim = int(config.get("head_dim") or config["hidden_size"] // heads)
         return Architecture(
             vocab_size=int(config["vocab_size"]),
             hidden_size=int(config["hidden_size"]),
             intermediate_size=int(config["intermediate_size"]),
-            num_layers=int(config["num_hidden_layers"]),
-            num_heads=int(config["num_attention_heads"]),
-            num_kv_heads=int(config.get("num_key_value_heads") or config["num_attention_heads"]),
-            head_dim=int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]),
+            attentions=_attentions(config, switches),
+            num_heads=heads,
+            num_kv_heads=int(config.get("num_key_value_heads") or heads),
+            head_dim=head_dim,
+            score_scale=_score_scale(config, switches, head_dim),
             rms_eps=float(config.get("rms_norm_eps", 1e-6)),
-            rope_theta=float(rope.get("rope_theta", config.get("rope_theta", 10000.0))),
-            rope_scaling=_rope_scaling(rope),
-            qkv_bias=_QKV_BIAS[family],
-            qk_norm=_QK_NORM[family],
-            tied_head=bool(config.get("tie_word_embeddings", False)),
+            tied_head=bool(config.get("tie_word_embeddings", switches.tied_by_default)),
+            switches=switches,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise BadConfiguration(f"config.json cannot be used: {type(error).__name__} {error}.") from error
 
 
-def _refuse_unknown(config: Mapping[str, Any]) -> None:
-    for name, implemented in _REFUSED.items():
-        if config.get(name) not in implemented:
-            raise BadConfiguration(
-                f"config.json sets {name} to {config[name]!r}, which the torch engine does not have."
-            )
-    # a window in the config of a family that switches it off elsewhere is no window
-    windowed = config.get("sliding_window") is not None and "use_sliding_window" not in config
-    kinds = set(config.get("layer_types") or ()) - {"full_attention"}
-    if windowed or kinds:
-        raise BadConfiguration(
-            f"config.json asks for {', '.join(sorted(kinds)) or 'sliding_window'}; "
-            "the torch engine has only full attention."
-        )
+def _attentions(config: Mapping[str, Any], switches: Switches) -> tuple[Attention, ...]:
+    window = read_window(config, switches.windows)
+    kinds = read_kinds(config, switches.windows, window)
+    ropes = read_rope_by_kind(config) if switches.rope_by_kind else dict.fromkeys((FULL, SLIDING), read_rope(config))
+    return tuple(Attention(window if kind == SLIDING else None, ropes[kind]) for kind in kinds)
 
 
-def _rope(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The rotary settings, as `rope_parameters` (transformers 5) or `rope_scaling` (before)."""
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if not isinstance(rope, Mapping) or any(isinstance(value, Mapping) for value in rope.values()):
-        raise BadConfiguration(f"config.json has rotary settings that the torch engine does not have: {rope!r}.")
-    known = {"rope_theta", "rope_type", "type", *_LLAMA3}
-    if odd := sorted(name for name in rope.keys() - known if (name, rope[name]) != ("partial_rotary_factor", 1.0)):
-        raise BadConfiguration(f"config.json has the rotary setting {odd[0]}, which the torch engine does not have.")
-    return rope
-
-
-_LLAMA3 = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
-
-
-def _rope_scaling(rope: Mapping[str, Any]) -> Llama3Scaling | None:
-    kind = rope.get("rope_type") or rope.get("type", "default")
-    if kind == "default":
-        return None
-    if kind != "llama3":
-        raise BadConfiguration(
-            f"config.json asks for rotary scaling {kind!r}; the torch engine has default and llama3."
-        )
-    factor, low, high, original = (rope[name] for name in _LLAMA3)
-    return Llama3Scaling(float(factor), float(low), float(high), int(original))
+def _score_scale(config: Mapping[str, Any], switches: Switches, head_dim: int) -> float:
+    scalar = config.get("query_pre_attn_scalar", switches.score_scalar) if switches.score_scalar else head_dim
+    scale: float = float(scalar) ** -0.5
+    return scale

@@ -19,7 +19,10 @@ class LayerWeights:
 
     linears: Mapping[Site, Linear]
     attention_norm_E: Tensor
+    attention_out_norm_E: Tensor | None
+    """Of what attention gives, where the family has one."""
     mlp_norm_E: Tensor
+    mlp_out_norm_E: Tensor | None
     qk_norm_JD: Tensor | None
     """The query heads' norm for each of them, then the key heads'."""
 
@@ -53,7 +56,7 @@ def _read(reader: "_Reader", architecture: Architecture) -> Weights:
     vocabulary = (architecture.vocab_size, architecture.hidden_size)
     embedding_VE = reader.take("model.embed_tokens.weight", vocabulary)
     layers = tuple(_read_layer(reader, architecture, index) for index in range(architecture.num_layers))
-    norm_E = reader.take("model.norm.weight", (architecture.hidden_size,))
+    norm_E = _read_norm(reader, architecture, "model.norm", architecture.hidden_size)
     if architecture.tied_head:
         reader.ignore("lm_head.weight")
         return Weights(embedding_VE, layers, norm_E, Linear(embedding_VE))
@@ -63,18 +66,30 @@ def _read(reader: "_Reader", architecture: Architecture) -> Weights:
 def _read_layer(reader: "_Reader", architecture: Architecture, index: int) -> LayerWeights:
     prefix = architecture.module(index, "")
     reader.ignore(f"{prefix}self_attn.rotary_emb.inv_freq")  # old checkpoints store what config.json says
-    hidden = (architecture.hidden_size,)
+    size, more = architecture.hidden_size, architecture.switches.output_norms
+
+    def norm(name: str) -> Tensor:
+        return _read_norm(reader, architecture, f"{prefix}{name}", size)
+
     return LayerWeights(
         linears={site: _read_site(reader, architecture, index, site) for site in Site},
-        attention_norm_E=reader.take(f"{prefix}input_layernorm.weight", hidden),
-        mlp_norm_E=reader.take(f"{prefix}post_attention_layernorm.weight", hidden),
-        qk_norm_JD=_read_qk_norm(reader, architecture, prefix) if architecture.qk_norm else None,
+        attention_norm_E=norm("input_layernorm"),
+        attention_out_norm_E=norm("post_attention_layernorm") if more else None,
+        mlp_norm_E=norm("pre_feedforward_layernorm" if more else "post_attention_layernorm"),
+        mlp_out_norm_E=norm("post_feedforward_layernorm") if more else None,
+        qk_norm_JD=_read_qk_norm(reader, architecture, prefix) if architecture.switches.qk_norm else None,
     )
 
 
+def _read_norm(reader: "_Reader", architecture: Architecture, name: str, size: int) -> Tensor:
+    """The factors of a norm; those stored as their distance from one are whole, in float32, from here on."""
+    stored = reader.take(f"{name}.weight", (size,))
+    return stored.float() + 1 if architecture.switches.norms_from_one else stored
+
+
 def _read_qk_norm(reader: "_Reader", architecture: Architecture, prefix: str) -> Tensor:
-    q_norm_D = reader.take(f"{prefix}self_attn.q_norm.weight", (architecture.head_dim,))
-    k_norm_D = reader.take(f"{prefix}self_attn.k_norm.weight", (architecture.head_dim,))
+    q_norm_D = _read_norm(reader, architecture, f"{prefix}self_attn.q_norm", architecture.head_dim)
+    k_norm_D = _read_norm(reader, architecture, f"{prefix}self_attn.k_norm", architecture.head_dim)
     q_norm_JD = q_norm_D.expand(architecture.num_heads, -1)
     return torch.cat([q_norm_JD, k_norm_D.expand(architecture.num_kv_heads, -1)])
 
@@ -82,7 +97,7 @@ def _read_qk_norm(reader: "_Reader", architecture: Architecture, prefix: str) ->
 def _read_site(reader: "_Reader", architecture: Architecture, layer: int, site: Site) -> Linear:
     shapes = {architecture.module(layer, part): architecture.shape(part) for part in PARTS[site]}
     weight_OI = reader.stack({f"{name}.weight": shape for name, shape in shapes.items()})
-    if site is not Site.QKV or not architecture.qkv_bias:
+    if site is not Site.QKV or not architecture.switches.qkv_bias:
         return Linear(weight_OI)
     return Linear(weight_OI, reader.stack({f"{name}.bias": shape[:1] for name, shape in shapes.items()}))
 
