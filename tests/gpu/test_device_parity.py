@@ -10,14 +10,14 @@ import transformers
 from brie_core.weights.lora import read_adapter
 from brie_server.engine.base import Prompt, Sampling
 from brie_server.engine.torch.architecture import read_architecture
-from brie_server.engine.torch.device import choose_shapes
-from brie_server.engine.torch.lora import adapter_dtype, put_on_device
+from brie_server.engine.torch.device import choose_target
+from brie_server.engine.torch.lora import put_on_device
 from brie_server.engine.torch.prefix import BLOCK
 from brie_server.engine.torch.runner import Runner
 from brie_server.engine.torch.sampler import sample
 from brie_server.engine.torch.scheduler import Limits, Scheduler
 from brie_server.engine.torch.sequence import Sequence
-from server.engine.asking import drive, make_runner, prompt
+from server.engine.asking import drive, load, make_runner, prompt
 from server.engine.tiny_models import CONTEXT_LENGTH, FAMILIES, TinyModel, token_ids
 
 NEW = 12
@@ -32,13 +32,10 @@ def a_scheduler(token_budget: int = 4096, **limits: int) -> Scheduler:
 
 def a_runner(model: TinyModel, device: torch.device, dtype: torch.dtype = torch.float32) -> Runner:
     """With all adapters of KINDS, under their names."""
-    runner, architecture = (
-        make_runner(model.base, device, dtype, choose_shapes(device)),
-        read_architecture(model.base.config),
-    )
+    runner = make_runner(model.base, device, dtype, choose_target(device, dtype).shapes)
     for kind in filter(None, KINDS):
         adapter = read_adapter(model.adapter(kind), model.base.linear_modules)
-        runner.load_adapter(kind, put_on_device(adapter, architecture, device, adapter_dtype(device, dtype)))
+        load(runner, kind, adapter)
     return runner
 
 

@@ -5,13 +5,16 @@ import asyncio
 import torch
 
 from brie_core.weights.base_model import BaseModel
+from brie_core.weights.lora import LoraAdapter
 from brie_server.engine.base import Engine, Prompt, Sampling, Token
 from brie_server.engine.torch.architecture import read_architecture
+from brie_server.engine.torch.compiled.rows import rows_for
 from brie_server.engine.torch.runner import Runner
 from brie_server.engine.torch.scheduler import Scheduler
 from brie_server.engine.torch.sequence import Sequence
 from brie_server.engine.torch.shapes import EXACT, Shapes
 from brie_server.engine.torch.step import Step
+from brie_server.engine.torch.target import Target
 
 CPU = torch.device("cpu")
 GREEDY = Sampling(temperature=0)
@@ -45,10 +48,21 @@ async def answers(engine: Engine, asked: list[Prompt]) -> list[list[int]]:
 
 
 def make_runner(
-    base: BaseModel, device: torch.device = CPU, dtype: torch.dtype = torch.float32, shapes: Shapes = EXACT
+    base: BaseModel,
+    device: torch.device = CPU,
+    dtype: torch.dtype = torch.float32,
+    shapes: Shapes = EXACT,
+    *,
+    is_compiled: bool = True,
 ) -> Runner:
     """A runner without scheduler and thread, in float32 on the CPU if not told otherwise."""
-    return Runner(base, read_architecture(base.config), device, dtype, shapes)
+    rows = rows_for(device, dtype) if is_compiled and shapes is EXACT else None
+    return Runner(base, read_architecture(base.config), Target(device, dtype, shapes, rows))
+
+
+def load(runner: Runner, digest: str, adapter: LoraAdapter) -> None:
+    """Load an adapter as `digest`."""
+    runner.load_adapter(digest, runner.prepare_adapter(adapter))
 
 
 def drive(scheduler: Scheduler, runner: Runner, asked: list[Prompt]) -> tuple[list[list[int]], list[Step]]:

@@ -11,8 +11,8 @@ from brie_core.errors import BadConfiguration
 from brie_core.weights import base_model
 from brie_server.engine.torch import families
 from brie_server.engine.torch.architecture import Attention, read_architecture
-from brie_server.engine.torch.model import rotary_frequencies
 from brie_server.engine.torch.rotary import LinearScaling, Llama3Scaling, Rope
+from brie_server.engine.torch.rotation import rotary_frequencies
 
 LLAMA: dict[str, Any] = {
     "model_type": "llama",

@@ -3,11 +3,9 @@
 import pytest
 import torch
 
-from brie_server.engine.torch.architecture import read_architecture
 from brie_server.engine.torch.model import Decoder
-from brie_server.engine.torch.runner import Runner
 from brie_server.engine.torch.scheduler import Limits, Scheduler
-from server.engine.asking import CPU, drive, prompt
+from server.engine.asking import drive, make_runner, prompt
 from server.engine.tiny_models import CONTEXT_LENGTH, FAMILIES, TinyModel, load_reference, token_ids
 
 TEXT = token_ids(64)
@@ -27,7 +25,7 @@ def engine_logits(model: TinyModel, monkeypatch: pytest.MonkeyPatch) -> torch.Te
         return recorded[-1]
 
     monkeypatch.setattr(Decoder, "forward", recording)
-    runner = Runner(model.base, read_architecture(model.base.config), CPU, torch.bfloat16)
+    runner = make_runner(model.base, dtype=torch.bfloat16)
     scheduler = Scheduler(Limits(chunk_size=4096), token_budget=8192, context_length=CONTEXT_LENGTH)
     drive(scheduler, runner, [prompt(TEXT[:length], 1) for length in LENGTHS])
     (logits_SV,) = recorded

@@ -85,4 +85,5 @@ def test_what_the_allocator_of_a_mac_keeps_is_given_back_if_it_is_much(
 
 
 def test_shapes_are_few_on_a_mac_alone() -> None:
-    assert [device.choose_shapes(torch.device(name)).few for name in ("cpu", "cuda", "mps")] == [False, False, True]
+    targets = [device.choose_target(torch.device(name), torch.float32) for name in ("cpu", "cuda", "mps")]
+    assert [target.shapes.few for target in targets] == [False, False, True]

@@ -1,14 +1,11 @@
 """Greedy answers are those of transformers, for every family and in whatever pieces the prompt is computed."""
 
 import pytest
-import torch
 
 from brie_core.weights.lora import read_adapter
-from brie_server.engine.torch.architecture import read_architecture
-from brie_server.engine.torch.lora import put_on_device
 from brie_server.engine.torch.runner import Runner
 from brie_server.engine.torch.scheduler import Limits, Scheduler
-from server.engine.asking import CPU, drive, make_runner, prompt
+from server.engine.asking import drive, load, make_runner, prompt
 from server.engine.tiny_models import ADAPTERS, CONTEXT_LENGTH, FAMILIES, WINDOW, TinyModel, token_ids
 
 LONG, NEW = 3 * WINDOW + 2, 40
@@ -18,9 +15,10 @@ def a_scheduler(chunk_size: int = 16) -> Scheduler:
     return Scheduler(Limits(chunk_size=chunk_size), token_budget=1024, context_length=CONTEXT_LENGTH)
 
 
-@pytest.fixture(scope="module")
-def runners(tiny_models: dict[str, TinyModel]) -> dict[str, Runner]:
-    return {family: make_runner(model.base) for family, model in tiny_models.items()}
+@pytest.fixture(scope="module", params=["compiled", "torch"])
+def runners(request: pytest.FixtureRequest, tiny_models: dict[str, TinyModel]) -> dict[str, Runner]:
+    is_compiled = request.param == "compiled"
+    return {family: make_runner(model.base, is_compiled=is_compiled) for family, model in tiny_models.items()}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -40,9 +38,8 @@ def test_an_adapter_answers_as_in_peft(
     tiny_models: dict[str, TinyModel], runners: dict[str, Runner], family: str, kind: str
 ) -> None:
     model, runner, asked = tiny_models[family], runners[family], token_ids(LONG)
-    folder, architecture = model.adapter(kind), read_architecture(model.base.config)
-    adapter = read_adapter(folder, model.base.linear_modules)
-    runner.load_adapter(kind, put_on_device(adapter, architecture, CPU, torch.float32))
+    folder = model.adapter(kind)
+    load(runner, kind, read_adapter(folder, model.base.linear_modules))
     base, adapted = drive(a_scheduler(), runner, [prompt(asked, 25), prompt(asked, 25, adapter=kind)])[0]
     assert adapted == model.reference(asked, 25, folder)
     assert base != adapted

@@ -8,18 +8,15 @@ from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 
 import pytest
-import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from brie_core.weights.lora import read_adapter
-from brie_server.engine.torch.architecture import read_architecture
-from brie_server.engine.torch.lora import put_on_device
 from brie_server.engine.torch.prefix import BLOCK
 from brie_server.engine.torch.runner import Runner
 from brie_server.engine.torch.scheduler import Limits, Scheduler
 from brie_server.engine.torch.sequence import Sequence
-from server.engine.asking import CPU, make_runner, prompt
+from server.engine.asking import load, make_runner, prompt
 from server.engine.tiny_models import FAMILIES, Reference, TinyModel, token_ids
 
 CONTEXT = 128
@@ -58,12 +55,12 @@ class Subject:
 @pytest.fixture(scope="module", params=FAMILIES)
 def subject(request: pytest.FixtureRequest, tiny_models: dict[str, TinyModel]) -> Subject:
     model = tiny_models[request.param]
-    runner, architecture, references = make_runner(model.base), read_architecture(model.base.config), {}
+    runner, references = make_runner(model.base), {}
     for asker in ASKERS:
         folder = model.adapter(asker) if asker else None
         if asker and folder:
             adapter = read_adapter(folder, model.base.linear_modules)
-            runner.load_adapter(asker, put_on_device(adapter, architecture, CPU, torch.float32))
+            load(runner, asker, adapter)
         answers = model.references(PROMPTS, MOST_NEW, folder)
         references |= {(index, asker): answer for index, answer in enumerate(answers)}
     return Subject(runner, references)

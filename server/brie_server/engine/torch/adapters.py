@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
+from brie_core.weights.lora import LoraAdapter
 from brie_server.engine.torch.architecture import Architecture
-from brie_server.engine.torch.lora import DeviceAdapter
+from brie_server.engine.torch.lora import DeviceAdapter, adapter_dtype, put_on_device
 from brie_server.engine.torch.lora_pool import LoraBatch, Pool
 from brie_server.engine.torch.lora_share import Run, Share, in_few_shapes, share_out
 from brie_server.engine.torch.shapes import EXACT, Shapes
@@ -27,7 +28,7 @@ class Adapters:
         self, architecture: Architecture, device: torch.device, dtype: torch.dtype, shapes: Shapes = EXACT
     ) -> None:
         self._architecture, self._shapes = architecture, shapes
-        self._like = torch.empty(0, device=device, dtype=dtype)
+        self._like = torch.empty(0, device=device, dtype=adapter_dtype(device, dtype))
         self._loaded: dict[str, DeviceAdapter] = {}
         self._pools: dict[int, Pool] = {}
         self._slots: dict[int, dict[str, int]] = defaultdict(dict)
@@ -38,6 +39,10 @@ class Adapters:
         """Memory that adapters and pools hold."""
         loaded = sum(adapter.num_bytes for adapter in self._loaded.values())
         return loaded + sum(pool.num_bytes for pool in self._pools.values())
+
+    def prepare(self, adapter: LoraAdapter) -> DeviceAdapter:
+        """What `load` takes; may be called on any thread. Raises InvalidAdapter."""
+        return put_on_device(adapter, self._architecture, self._like.device, self._like.dtype)
 
     def get(self, digest: str) -> DeviceAdapter | None:
         """A loaded adapter."""

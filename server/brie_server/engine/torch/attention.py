@@ -32,7 +32,7 @@ def attend(q_NHGD: Tensor, kv_N2HD: Tensor, kv_2RHCD: Tensor, batch: Batch, scor
     """Put the new keys and values into the layer's cache and look back at all of them; returns [N, H * G * D]."""
     head_dim = q_NHGD.shape[-1]
     replace_rows(kv_2RHCD.view(-1, head_dim), batch.slots_M, kv_N2HD.reshape(-1, head_dim))
-    parts = [_attend(q_NHGD, kv_2RHCD, group, scoring) for group in batch.groups]
+    parts = [attend_group(q_NHGD, kv_2RHCD, group, scoring) for group in batch.groups]
     if batch.token_computed_N is not None:
         return _gathered(parts, batch, batch.token_computed_N)
     return parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -47,7 +47,8 @@ def _gathered(parts: list[Tensor], batch: Batch, computed_N: Tensor) -> Tensor:
     return out_XO.index_select(0, computed_N)
 
 
-def _attend(q_NHGD: Tensor, kv_2RHCD: Tensor, group: Group, scoring: Scoring) -> Tensor:
+def attend_group(q_NHGD: Tensor, kv_2RHCD: Tensor, group: Group, scoring: Scoring) -> Tensor:
+    """What a group's tokens see of the cache, [its tokens, H * G * D]; their own keys and values are in it already."""
     _, heads, per_key, head_dim = q_NHGD.shape
     k_PHCD, v_PHCD = kv_2RHCD[:, group.first : group.first + group.num_rows, :, : group.longest]
     q_PnHGD = q_NHGD.index_select(0, group.token_of_place_Pn).view(group.num_rows, -1, heads, per_key, head_dim)

@@ -20,6 +20,8 @@ class Group:
     With G query heads for each key head there are M = G * n queries, head by head.
     """
 
+    tokens: slice
+    """Which of the step's tokens it holds."""
     first: int
     """Its first row in the cache."""
     num_rows: int
@@ -44,6 +46,10 @@ class Batch:
 
     token_ids_N: Tensor
     positions_N: Tensor
+    rows_N: Tensor
+    """Each token's row in the cache."""
+    num_single: int
+    """The first so many tokens are alone in their rows."""
     logits_S: Tensor
     """The tokens after which logits are wanted."""
     slots_M: Tensor
@@ -51,6 +57,11 @@ class Batch:
     groups: tuple[Group, ...]
     token_computed_N: Tensor | None
     """With few shapes: the token of the step that each one is or repeats; None otherwise."""
+
+    @property
+    def num_tokens(self) -> int:
+        """N."""
+        return self.token_ids_N.shape[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +89,9 @@ def build_batch(
     token_ids_N, positions_N, rows_N, computed_N, logits_S = _on_device([*of_tokens, _sampled(step, shapes)], device)
     slots_M = _slots(step.rectangle, rows_N, positions_N, architecture.num_kv_heads)
     groups = tuple(_all_groups(step, making))
-    return Batch(token_ids_N, positions_N, logits_S, slots_M, groups, computed_N if shapes.few else None)
+    num_single = sum(chunk.num_tokens == 1 for chunk in step.chunks)
+    computed = computed_N if shapes.few else None
+    return Batch(token_ids_N, positions_N, rows_N, num_single, logits_S, slots_M, groups, computed)
 
 
 def _on_device(lists: Iterable[Sequence[int]], device: torch.device) -> tuple[Tensor, ...]:
@@ -159,6 +172,7 @@ def _group(chunks: Sequence[Chunk], first_token: int, making: _Making) -> Group:
         for window in making.architecture.windows
     }
     return Group(
+        slice(first_token, token),
         first_row,
         num_rows,
         longest,

@@ -3,7 +3,9 @@
 import torch
 
 from brie_core.errors import BadConfiguration
+from brie_server.engine.torch.compiled.rows import rows_for
 from brie_server.engine.torch.shapes import Shapes
+from brie_server.engine.torch.target import Target
 
 _CACHE_BYTES = 2 * 2**30
 """On a CPU, and at most on a Mac, where the GPU shares the machine's memory."""
@@ -43,9 +45,9 @@ def cache_bytes(device: torch.device) -> int:
     return _CACHE_BYTES
 
 
-def choose_shapes(device: torch.device) -> Shapes:
-    """Few on MPS, whose allocator and graphs keep something for every shape they meet; exact elsewhere."""
-    return Shapes(few=device.type == "mps")
+def choose_target(device: torch.device, dtype: torch.dtype) -> Target:
+    """The form that is fastest there. On MPS with few shapes: its allocator and graphs keep something for each."""
+    return Target(device, dtype, Shapes(few=device.type == "mps"), rows_for(device, dtype))
 
 
 def give_back(device: torch.device) -> None:

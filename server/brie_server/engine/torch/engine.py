@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,8 +14,7 @@ from brie_server.engine.base import EngineInfo, Prompt, Token
 from brie_server.engine.promises import check_prompt
 from brie_server.engine.thread import EngineThread
 from brie_server.engine.torch.architecture import read_architecture
-from brie_server.engine.torch.device import cache_bytes, choose_shapes
-from brie_server.engine.torch.lora import DeviceAdapter, adapter_dtype, put_on_device
+from brie_server.engine.torch.device import cache_bytes, choose_target
 from brie_server.engine.torch.runner import Runner
 from brie_server.engine.torch.scheduler import Limits, Scheduler
 from brie_server.engine.torch.sequence import Sequence
@@ -38,9 +38,10 @@ class TorchEngine:
 
         Raises BadConfiguration for a model that this engine cannot run, or that leaves no room for a cache.
         """
-        self._base, self._device, self._dtype = base, device, dtype
+        self._base = base
         self._architecture = read_architecture(base.config)
-        runner = Runner(base, self._architecture, device, dtype, choose_shapes(device))
+        runner = Runner(base, self._architecture, choose_target(device, dtype))
+        self._convert = runner.prepare_adapter
         budget = token_budget or cache_bytes(device) // (self._architecture.kv_values_per_token * dtype.itemsize)
         if budget < limits.smallest_capacity:
             raise BadConfiguration(f"{base.id} leaves no memory on {device} for the keys and values of an answer.")
@@ -83,10 +84,10 @@ class TorchEngine:
         self._thread.close()
         await asyncio.to_thread(self._thread.join)
 
-    def _prepare(self, folder: Path) -> DeviceAdapter:
+    def _prepare(self, folder: Path) -> Any:
         adapter = read_adapter(folder, self._base.linear_modules)
         check_values(adapter)
-        return put_on_device(adapter, self._architecture, self._device, adapter_dtype(self._device, self._dtype))
+        return self._convert(adapter)
 
     def _sequence(self, prompt: Prompt) -> Sequence:
         check_prompt(prompt, self._architecture.vocab_size, self._info.context_length)

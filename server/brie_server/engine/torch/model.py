@@ -4,28 +4,31 @@ Letters in tensor names: N tokens of a step, S of them sample, E hidden size, J 
 heads, G query heads per key head, D head size, O and I a matrix's outputs and inputs, V vocabulary.
 """
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from brie_server.engine.torch.architecture import Architecture, Site
-from brie_server.engine.torch.attention import Scoring, attend
+from brie_server.engine.torch.attention import Scoring
 from brie_server.engine.torch.batch import Batch
 from brie_server.engine.torch.cache import Cache
-from brie_server.engine.torch.families import Activation
-from brie_server.engine.torch.lora_pool import LoraBatch
-from brie_server.engine.torch.rotary import LinearScaling, Llama3Scaling, Rope
-from brie_server.engine.torch.weights import Weights
+from brie_server.engine.torch.linear import Linear
+from brie_server.engine.torch.operations import Attention, Norm, Operations, Rotation
+from brie_server.engine.torch.rotary import Rope
+from brie_server.engine.torch.rotation import rotary_frequencies
+from brie_server.engine.torch.weights import LayerWeights, Weights
 
-_ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {
-    Activation.SILU: functional.silu,
-    Activation.GELU_TANH: partial(functional.gelu, approximate="tanh"),
-}
+
+class Lora(Protocol):
+    """What the adapters of a step add."""
+
+    def add(self, layer: int, site: Site, x_NI: Tensor, out_NO: Tensor, /) -> None:
+        """Add to `out_NO` what each token's own adapter makes of `x_NI`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,106 +37,90 @@ class _Pass:
 
     batch: Batch
     cache: Cache
-    lora: LoraBatch | None
-    rotations: Mapping[Rope, tuple[Tensor, Tensor]]
+    lora: Lora | None
+    rotations: Mapping[Rope, Rotation]
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """One layer, ready to run."""
+
+    index: int
+    linears: Mapping[Site, Linear]
+    attention_norm: Norm
+    attention: Attention
+    attention_out_norm: Norm | None
+    mlp_norm: Norm
+    mlp_out_norm: Norm | None
+    rope: Rope
 
 
 class Decoder:
     """One base model, answering for itself and for any mix of adapters."""
 
-    def __init__(self, architecture: Architecture, weights: Weights) -> None:
-        self._architecture = architecture
-        self._weights = weights
-        self._activation = _ACTIVATIONS[architecture.switches.activation]
-        self._ropes = tuple(attention.rope for attention in architecture.attentions)
-        self._scorings = tuple(Scoring(architecture.score_scale, each.window) for each in architecture.attentions)
-        device = weights.norm_E.device
-        self._frequencies_d = {
-            rope: rotary_frequencies(rope, architecture.head_dim).to(device) for rope in set(self._ropes)
-        }
+    def __init__(self, architecture: Architecture, weights: Weights, operations: Operations) -> None:
+        self._weights, self._operations = weights, operations
+        self._layers = tuple(_layer(index, each, architecture, operations) for index, each in enumerate(weights.layers))
+        self._norm = operations.norm(weights.norm_E)
+        device, ropes = weights.norm_E.device, {layer.rope for layer in self._layers}
+        self._frequencies_d = {rope: rotary_frequencies(rope, architecture.head_dim).to(device) for rope in ropes}
         # rounded to the model's type, as transformers does
-        self._embedding_scale = torch.tensor(architecture.hidden_size**0.5).to(weights.embedding_VE.dtype).item()
+        scale = torch.tensor(architecture.hidden_size**0.5).to(weights.embedding_VE.dtype).item()
+        self._embedding_scale = scale if architecture.switches.scaled_embedding else None
 
-    def forward(self, batch: Batch, cache: Cache, lora: LoraBatch | None) -> Tensor:
+    def forward(self, batch: Batch, cache: Cache, lora: Lora | None) -> Tensor:
         """Compute the step's tokens, write their keys and values into the cache; returns float32 logits [S, V]."""
         x_NE = functional.embedding(batch.token_ids_N, self._weights.embedding_VE)
-        if self._architecture.switches.scaled_embedding:
+        if self._embedding_scale is not None:
             x_NE *= self._embedding_scale
-        this = _Pass(batch, cache, lora, self._rotations(batch.positions_N, x_NE.dtype))
-        for index, layer in enumerate(self._weights.layers):
-            attended_NE = self._attention(self._norm(x_NE, layer.attention_norm_E), index, this)
-            x_NE += self._output(attended_NE, layer.attention_out_norm_E)
-            x_NE += self._output(self._mlp(self._norm(x_NE, layer.mlp_norm_E), index, this), layer.mlp_out_norm_E)
-        last_SE = self._norm(x_NE[batch.logits_S], self._weights.norm_E)
-        return self._weights.head.apply(last_SE).float()
+        this = _Pass(batch, cache, lora, self._rotations(batch, x_NE.dtype))
+        added_NE: Tensor | None = None
+        for layer in self._layers:
+            attended_NE = _attention(layer, layer.attention_norm(x_NE, added_NE), this)
+            added_NE = _mlp(layer, layer.mlp_norm(x_NE, attended_NE), self._operations, this)
+        if added_NE is not None:
+            x_NE += added_NE
+        return self._weights.head.apply(self._norm(x_NE[batch.logits_S])).float()
 
-    def _attention(self, x_NE: Tensor, index: int, this: _Pass) -> Tensor:
-        num_tokens, heads, kv_heads = x_NE.shape[0], self._architecture.num_heads, self._architecture.num_kv_heads
-        qkv_NJD = self._linear(x_NE, index, Site.QKV, this).view(num_tokens, -1, self._architecture.head_dim)
-        qk_NJD = qkv_NJD[:, : heads + kv_heads]
-        if (norm_JD := self._weights.layers[index].qk_norm_JD) is not None:
-            qk_NJD.copy_(self._norm(qk_NJD, norm_JD))
-        _rotate(qk_NJD, this.rotations[self._ropes[index]])
-        q_NHGD = qkv_NJD[:, :heads].view(num_tokens, kv_heads, -1, self._architecture.head_dim)
-        out_NO = attend(q_NHGD, qkv_NJD[:, heads:], this.cache.layer(index), this.batch, self._scorings[index])
-        return self._linear(out_NO, index, Site.O, this)
-
-    def _mlp(self, x_NE: Tensor, index: int, this: _Pass) -> Tensor:
-        gate_NF, up_NF = self._linear(x_NE, index, Site.GATE_UP, this).chunk(2, dim=1)
-        return self._linear(self._activation(gate_NF) * up_NF, index, Site.DOWN, this)
-
-    def _linear(self, x_NI: Tensor, index: int, site: Site, this: _Pass) -> Tensor:
-        linear = self._weights.layers[index].linears[site]
-        out_NO = linear.apply(x_NI)
-        if this.lora is not None:
-            this.lora.add(index, site, x_NI, out_NO)
-        return out_NO
-
-    def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
-        """RMS norm over the last dimension, in float32 whatever the model's type; so is the weight's part in some."""
-        if self._architecture.switches.norms_from_one:
-            normed = functional.rms_norm(x.float(), x.shape[-1:], None, self._architecture.rms_eps) * weight
-            return normed.to(x.dtype)
-        return functional.rms_norm(x, x.shape[-1:], None, self._architecture.rms_eps) * weight
-
-    def _output(self, x_NE: Tensor, norm_E: Tensor | None) -> Tensor:
-        return x_NE if norm_E is None else self._norm(x_NE, norm_E)
-
-    def _rotations(self, positions_N: Tensor, dtype: torch.dtype) -> Mapping[Rope, tuple[Tensor, Tensor]]:
-        """For each rope in the model cos_N1D and sin_N1D."""
-        return {rope: _rotation(positions_N, each_d, dtype) for rope, each_d in self._frequencies_d.items()}
+    def _rotations(self, batch: Batch, dtype: torch.dtype) -> Mapping[Rope, Rotation]:
+        return {
+            rope: self._operations.rotation(batch.positions_N, frequencies_d, dtype)
+            for rope, frequencies_d in self._frequencies_d.items()
+        }
 
 
-def rotary_frequencies(rope: Rope, head_dim: int) -> Tensor:
-    """The angle per position of each pair in a head, float32 [head_dim / 2]."""
-    exponents_d = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
-    frequencies_d = 1.0 / rope.theta**exponents_d
-    if isinstance(rope.scaling, LinearScaling):
-        return frequencies_d / rope.scaling.factor
-    return _stretched(frequencies_d, rope.scaling) if rope.scaling else frequencies_d
+def _layer(index: int, weights: LayerWeights, architecture: Architecture, operations: Operations) -> _Layer:
+    def norm(weight_E: Tensor | None) -> Norm | None:
+        return None if weight_E is None else operations.norm(weight_E)
+
+    own = architecture.attentions[index]
+    return _Layer(
+        index,
+        weights.linears,
+        operations.norm(weights.attention_norm_E),
+        operations.attention(Scoring(architecture.score_scale, own.window), weights.qk_norm_JD),
+        norm(weights.attention_out_norm_E),
+        operations.norm(weights.mlp_norm_E),
+        norm(weights.mlp_out_norm_E),
+        own.rope,
+    )
 
 
-def _stretched(frequencies_d: Tensor, scaling: Llama3Scaling) -> Tensor:
-    """Llama 3: what turns fast stays, what turns slower than the first context is slowed, and between they blend."""
-    turns_d = scaling.original_context * frequencies_d / (2 * math.pi)
-    blend_d = (turns_d - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
-    blend_d = blend_d.clamp(0, 1)
-    return (1 - blend_d) * frequencies_d / scaling.factor + blend_d * frequencies_d
+def _attention(layer: _Layer, x_NE: Tensor, this: _Pass) -> Tensor:
+    qkv_NO = _linear(layer, Site.QKV, x_NE, this)
+    kv_2RHCD = this.cache.layer(layer.index)
+    out_NE = _linear(layer, Site.O, layer.attention(qkv_NO, kv_2RHCD, this.batch, this.rotations[layer.rope]), this)
+    return out_NE if layer.attention_out_norm is None else layer.attention_out_norm(out_NE)
 
 
-def _rotation(positions_N: Tensor, frequencies_d: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """cos_N1D and sin_N1D, the first half of the sine negative as `_rotate` needs it."""
-    angles_Nd = positions_N[:, None].float() * frequencies_d
-    cos_Nd, sin_Nd = angles_Nd.cos(), angles_Nd.sin()
-    cos_ND, sin_ND = torch.cat([cos_Nd, cos_Nd], 1), torch.cat([-sin_Nd, sin_Nd], 1)
-    return cos_ND[:, None].to(dtype), sin_ND[:, None].to(dtype)
+def _mlp(layer: _Layer, x_NE: Tensor, operations: Operations, this: _Pass) -> Tensor:
+    gated_NF = operations.gate(_linear(layer, Site.GATE_UP, x_NE, this))
+    out_NE = _linear(layer, Site.DOWN, gated_NF, this)
+    return out_NE if layer.mlp_out_norm is None else layer.mlp_out_norm(out_NE)
 
 
-def _rotate(x_NJD: Tensor, rotation: tuple[Tensor, Tensor]) -> None:
-    """Turn each pair (i, i + D / 2) of a head by its angle, in place."""
-    cos_N1D, sin_N1D = rotation
-    swapped_NJD = x_NJD.view(*x_NJD.shape[:-1], 2, -1).flip(-2).flatten(-2)
-    if x_NJD.device.type == "mps":  # addcmul_ on a part of a tensor has been silently wrong there
-        x_NJD.copy_(x_NJD * cos_N1D + swapped_NJD * sin_N1D)
-    else:
-        x_NJD.mul_(cos_N1D).addcmul_(swapped_NJD, sin_N1D)
+def _linear(layer: _Layer, site: Site, x_NI: Tensor, this: _Pass) -> Tensor:
+    out_NO = layer.linears[site].apply(x_NI)
+    if this.lora is not None:
+        this.lora.add(layer.index, site, x_NI, out_NO)
+    return out_NO

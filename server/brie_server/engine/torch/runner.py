@@ -3,46 +3,46 @@
 # tensor names carry their shape
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 
 from brie_core.weights.base_model import BaseModel
+from brie_core.weights.lora import LoraAdapter
 from brie_server.engine.base import Prompt, Sampling
 from brie_server.engine.torch.adapters import Adapters
 from brie_server.engine.torch.architecture import Architecture
 from brie_server.engine.torch.batch import build_batch
 from brie_server.engine.torch.cache import Cache
+from brie_server.engine.torch.compiled.operations import CompiledOperations, can_compile
 from brie_server.engine.torch.device import give_back
-from brie_server.engine.torch.lora import DeviceAdapter, adapter_dtype
+from brie_server.engine.torch.lora_rows import PackedAdapters, can_pack
 from brie_server.engine.torch.model import Decoder
+from brie_server.engine.torch.operations import Operations, TensorOperations
 from brie_server.engine.torch.sampler import sample
 from brie_server.engine.torch.sequence import Sequence, row_of
-from brie_server.engine.torch.shapes import EXACT, Shapes
 from brie_server.engine.torch.step import Step
+from brie_server.engine.torch.target import Target
 from brie_server.engine.torch.weights import load_weights
 
 
 class Runner:
     """All tensors of the engine; used by one thread."""
 
-    def __init__(
-        self,
-        base: BaseModel,
-        architecture: Architecture,
-        device: torch.device,
-        dtype: torch.dtype,
-        shapes: Shapes = EXACT,
-    ) -> None:
-        self._architecture, self._device, self._dtype, self._shapes = architecture, device, dtype, shapes
-        self._model = Decoder(architecture, load_weights(base, architecture, device, dtype))
-        self._cache = Cache(architecture, device, dtype, shapes)
-        self._adapters = Adapters(architecture, device, adapter_dtype(device, dtype), shapes)
+    def __init__(self, base: BaseModel, architecture: Architecture, target: Target) -> None:
+        self._architecture, self._target = architecture, target
+        device, dtype = target.device, target.dtype
+        weights = load_weights(base, architecture, device, dtype)
+        self._model = Decoder(architecture, weights, _operations(architecture, target))
+        self._cache = Cache(architecture, device, dtype, target.shapes)
+        self._adapters = _adapters(architecture, target)
 
     @torch.inference_mode()
     def run(self, step: Step) -> list[int | None]:
         """Compute a step; one token for each of `step.sampling`, None for one whose logits are not finite."""
         self._make_room(step)
-        batch = build_batch(step, self._architecture, self._device, self._dtype, self._shapes)
+        target = self._target
+        batch = build_batch(step, self._architecture, target.device, target.dtype, target.shapes)
         lora = self._adapters.batch(_adapters_of(step, batch.token_ids_N.shape[0]))
         logits_SV = self._model.forward(batch, self._cache, lora)
         for keep in step.keeps:
@@ -54,20 +54,24 @@ class Runner:
     def release(self) -> None:
         """Give back the cache; the model, the adapters and the kept blocks stay."""
         self._cache.release()
-        give_back(self._device)
+        give_back(self._target.device)
 
     def reset(self) -> None:
         """After a failure: give back the cache and the kept blocks, whatever their state."""
         self._cache.release()
         self._cache.drop_all()
-        give_back(self._device)
+        give_back(self._target.device)
 
     def adapter_bytes(self, digest: str) -> int | None:
         """The size on the device of a loaded adapter, None for one that is not."""
         adapter = self._adapters.get(digest)
         return adapter.num_bytes if adapter else None
 
-    def load_adapter(self, digest: str, adapter: DeviceAdapter) -> int:
+    def prepare_adapter(self, adapter: LoraAdapter) -> Any:
+        """What `load_adapter` takes; may be called on any thread. Raises InvalidAdapter."""
+        return self._adapters.prepare(adapter)
+
+    def load_adapter(self, digest: str, adapter: Any) -> int:
         """Take in an adapter unless it is there already; returns its size on the device."""
         return self._adapters.load(digest, adapter).num_bytes
 
@@ -83,6 +87,18 @@ class Runner:
             self._cache.restore(restore)
         for chunk in step.chunks:
             self._cache.reserve(row_of(chunk.sequence), chunk.start, chunk.end)
+
+
+def _operations(architecture: Architecture, target: Target) -> Operations:
+    if target.rows is not None and can_compile(architecture):
+        return CompiledOperations(architecture, target.rows)
+    return TensorOperations(architecture)
+
+
+def _adapters(architecture: Architecture, target: Target) -> Adapters | PackedAdapters:
+    if target.rows is not None and can_pack(architecture):
+        return PackedAdapters(architecture, target.rows)
+    return Adapters(architecture, target.device, target.dtype, target.shapes)
 
 
 def _adapters_of(step: Step, num_tokens: int) -> list[tuple[str | None, int]]:
