@@ -26,8 +26,8 @@ ASKERS = (None, "plain", "rslora", "all-linear", "q-and-v")
 _LONG = token_ids(2 * BLOCK + 15)
 PROMPTS = (token_ids(1, 1), token_ids(17, 2), _LONG[: BLOCK + 1], _LONG)
 """The last two begin alike, so that blocks that one keeps serve the other."""
-_ROUNDING = 1e-3
-"""Of two logits in float32: a hundred times what the engine's and transformers' differ by on these models."""
+_ROUNDING = 1e-4
+"""Eight times the most by which the engine's logits and transformers' differ in float32 on these models (1.2e-5)."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ limits = st.builds(
     database=None,
     deadline=None,
     max_examples=12,
-    phases=[Phase.generate, Phase.shrink],
+    phases=[Phase.generate],  # shrinking a failure takes longer than the timeout
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(asked=st.lists(asks, min_size=1, max_size=40), limits=limits, budget=st.sampled_from([CONTEXT, 300, 4096]))
