@@ -63,9 +63,9 @@ def pack(adapter: DeviceAdapter, architecture: Architecture) -> PackedAdapter:
     return PackedAdapter(rank, values, a_LS, b_LS)
 
 
-def _sizes(site: Site, rank: int, architecture: Architecture) -> tuple[int, int]:
+def _sizes(site: Site, rank: int, architecture: Architecture) -> list[int]:
     shapes = [architecture.shape(part) for part in PARTS[site]]
-    return rank * len(shapes) * shapes[0][1], rank * sum(num_outputs for num_outputs, _ in shapes)
+    return [rank * len(shapes) * shapes[0][1], rank * sum(num_outputs for num_outputs, _ in shapes)]
 
 
 def _fill(a: Tensor, b: Tensor, pairs: Sequence[Pair | None], shapes: Sequence[tuple[int, int]], rank: int) -> None:
