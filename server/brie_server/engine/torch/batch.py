@@ -39,7 +39,7 @@ class Batch:
     token_ids_N: Tensor
     positions_N: Tensor
     logits_S: Tensor
-    """The tokens after which logits are wanted."""
+    """The tokens after which logits are wanted: first for `step.sampling`, then for the prompts' logprobs."""
     slots_M: Tensor
     """For each token's keys, then its values, by head: the line of the layer's cache in which it is written."""
     groups: tuple[Group, ...]
@@ -56,19 +56,20 @@ def build_batch(step: Step, architecture: Architecture, device: torch.device, dt
     return Batch(
         torch.tensor(token_ids, device=device),
         positions_N := torch.tensor(positions, device=device),
-        torch.tensor(_sampled(step), device=device, dtype=torch.long),
+        torch.tensor(_wanted(step), device=device, dtype=torch.long),
         _slots(step, positions_N, architecture.num_kv_heads),
         tuple(groups),
     )
 
 
-def _sampled(step: Step) -> list[int]:
-    sampled, end = [], 0
+def _wanted(step: Step) -> list[int]:
+    sampled, scored, end = [], [], 0
     for chunk in step.chunks:
         end += chunk.num_tokens
+        scored += [end - chunk.end + position for position in chunk.scored]
         if chunk.samples:
             sampled.append(end - 1)
-    return sampled
+    return sampled + scored
 
 
 def _slots(step: Step, positions_N: Tensor, num_kv_heads: int) -> Tensor:

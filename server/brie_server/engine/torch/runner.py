@@ -9,6 +9,7 @@ from brie_server.engine.torch.adapters import Adapters
 from brie_server.engine.torch.architecture import Architecture
 from brie_server.engine.torch.batch import build_batch
 from brie_server.engine.torch.cache import Cache
+from brie_server.engine.torch.logprobs import score_prompts
 from brie_server.engine.torch.lora import DeviceAdapter, adapter_dtype
 from brie_server.engine.torch.model import Decoder
 from brie_server.engine.torch.sampler import sample
@@ -28,16 +29,21 @@ class Runner:
 
     @torch.inference_mode()
     def run(self, step: Step) -> list[int | None]:
-        """Compute a step; one token for each of `step.sampling`, None for one whose logits are not finite."""
+        """Compute a step; one token for each of `step.sampling`, None for one whose logits are not finite.
+
+        Logprobs that were asked for are left with the sequences.
+        """
         self._make_room(step)
         batch = build_batch(step, self._architecture, self._device, self._dtype)
         lora = self._adapters.batch([(each.sequence.prompt.adapter, each.num_tokens) for each in step.chunks])
-        logits_SV = self._model.forward(batch, self._cache, lora)
+        logits_LV = self._model.forward(batch, self._cache, lora)
         for keep in step.keeps:
             self._cache.keep(keep)
         for block in step.dropped:
             self._cache.drop(block)
-        return sample(logits_SV, step.sampling)
+        sampling = step.sampling
+        score_prompts(logits_LV[len(sampling) :], step.chunks)
+        return sample(logits_LV[: len(sampling)], sampling)
 
     def release(self) -> None:
         """Give back the cache; the model, the adapters and the kept blocks stay."""
