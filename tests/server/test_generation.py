@@ -7,6 +7,8 @@ import pytest
 from brie_core.text.tokenizer import Tokenizer
 from brie_core.weights.base_model import BaseModel
 from brie_server.adapters.residency_policy import Resident, evictions
+from brie_server.engine.base import FinishReason, Logprobs, Token
+from brie_server.generation.answer_text import AnswerText, Piece
 from brie_server.generation.detokenizer import Detokenizer
 from brie_server.generation.stopping import StopStrings
 
@@ -66,6 +68,57 @@ def test_text_that_cannot_begin_a_stop_string_is_shown_at_once() -> None:
     stop = StopStrings(["###"])
     assert stop.add("Hello #") == ("Hello ", False)
     assert stop.add("!") == ("#!", False)
+
+
+def pieces_of(
+    tokenizer: Tokenizer, text: str, *, end: FinishReason, stops: tuple[str, ...] = (), min_tokens: int = 0
+) -> list[Piece]:
+    """An answer of `text`; where it ends by a stop token, that comes after it."""
+    ids = tokenizer.encode(text + ("<|im_end|>" if end is FinishReason.STOP else ""))
+    answer, pieces = AnswerText(tokenizer.decode, stops, min_tokens), []
+    for number, token in enumerate(ids, 1):
+        logprobs = Logprobs(-float(number), 1, ())
+        pieces.append(answer.add(Token(token, end if number == len(ids) else None, logprobs)))
+        if pieces[-1].finish:
+            break
+    return pieces
+
+
+@pytest.mark.parametrize("text", [text for text in TEXTS if text != "\ufffd stays"])
+@pytest.mark.parametrize("end", [FinishReason.LENGTH, FinishReason.STOP])
+def test_each_token_of_the_text_comes_with_its_logprobs_and_place(
+    text: str, end: FinishReason, tokenizer: Tokenizer
+) -> None:
+    pieces = pieces_of(tokenizer, text, end=end)
+    told = [token for piece in pieces for token in piece.tokens]
+    assert [token.id for token in told] == tokenizer.encode(text)
+    assert [token.logprobs.logprob for token in told] == [-float(number) for number in range(1, len(told) + 1)]
+    spelled = [tokenizer.piece(token.id) for token in told]
+    before = [len(b"".join(spelled[:number]).decode(errors="ignore")) for number in range(len(told))]
+    assert [token.offset for token in told] == before
+
+
+def test_text_that_is_held_back_keeps_its_logprobs_with_it(tokenizer: Tokenizer) -> None:
+    text = "one two three four"
+    pieces = pieces_of(tokenizer, text, end=FinishReason.LENGTH, stops=(" two three five",))
+    shown = 0
+    for piece in pieces:
+        begin, shown = shown, shown + len(piece.text)
+        assert all(begin <= token.offset < shown for token in piece.tokens)
+    assert [token.id for piece in pieces for token in piece.tokens] == tokenizer.encode(text)
+
+
+def test_tokens_of_a_stop_string_are_not_told(tokenizer: Tokenizer) -> None:
+    pieces = pieces_of(tokenizer, "one two three four", end=FinishReason.LENGTH, stops=(" two three",))
+    assert "".join(piece.text for piece in pieces) == "one"
+    assert [token.id for piece in pieces for token in piece.tokens] == tokenizer.encode("one")
+    assert (pieces[-1].finish, pieces[-1].completion_tokens) == (FinishReason.STOP, 3)
+
+
+def test_stop_strings_count_after_min_tokens(tokenizer: Tokenizer) -> None:
+    text = "one two three one two three"
+    pieces = pieces_of(tokenizer, text, end=FinishReason.LENGTH, stops=(" two",), min_tokens=3)
+    assert "".join(piece.text for piece in pieces) == "one two three one"
 
 
 def test_the_least_recently_used_adapter_goes_first_and_one_in_use_never() -> None:

@@ -22,6 +22,10 @@ class TextCodec(Protocol):
         """Text without special tokens; bytes that are no whole character come out as U+FFFD."""
         ...
 
+    def piece(self, token: int) -> bytes:
+        """A token's own bytes, which need not be whole characters; a special token's are its name."""
+        ...
+
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
         """A conversation as text; raises InvalidRequest if the model has no template or the template refuses."""
         ...

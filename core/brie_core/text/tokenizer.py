@@ -4,7 +4,9 @@ Only the Rust library `tokenizers` is used: the API and the converter start with
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from tokenizers import Tokenizer as FastTokenizer
 
 from brie_core.errors import BadConfiguration, InvalidRequest
 from brie_core.text.chat_template import ChatTemplate, Message
+from brie_core.text.pieces import spelling_of
 from brie_core.weights.base_model import read_json
 
 
@@ -27,6 +30,7 @@ class Tokenizer:
         self.chat_template = _chat_template(folder, self._config)
         self.stop_ids = self._stop_ids(folder)
         self.digest = hashlib.sha256(self._fast.to_str().encode()).hexdigest()
+        self._added = {token: added.content for token, added in self._fast.get_added_tokens_decoder().items()}
 
     @property
     def vocab_size(self) -> int:
@@ -52,6 +56,20 @@ class Tokenizer:
         """Text; bytes that are no whole character come out as U+FFFD."""
         text: str = self._fast.decode(list(ids), skip_special_tokens=skip_special_tokens)
         return text
+
+    def piece(self, token: int) -> bytes:
+        """A token's own bytes, which need not be whole characters; those of an added token are its name.
+
+        A model may have more embeddings than tokens: one without a name is no bytes.
+        """
+        if (added := self._added.get(token)) is not None:
+            return added.encode()
+        spelled = self._fast.id_to_token(token)
+        return b"" if spelled is None else self._spelling(spelled)
+
+    @cached_property
+    def _spelling(self) -> Callable[[str], bytes]:
+        return spelling_of(json.loads(self._fast.to_str()).get("decoder"))
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
         """A conversation as text; raises InvalidRequest if the model has no template or the template refuses."""

@@ -1,17 +1,19 @@
 """POST /v1/chat/completions. It knows the wire and the generator, not how answers are made."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from litestar import Response, post
 from litestar.params import JSONBody
 from litestar.response import Stream
 
 from brie_core.errors import EngineFailure
-from brie_server.api.answers import answer_headers, sampling_of, usage_of, wants_usage
+from brie_server.api.answers import answer_headers, text_request, usage_of, wants_usage
+from brie_server.api.logprobs import chat_logprobs, prompt_logprobs
 from brie_server.api.services import Given, Services
 from brie_server.api.streaming import event_stream
-from brie_server.generation.generator import Answer, Piece, TextRequest
+from brie_server.generation.answer_text import Piece, ScoredToken
+from brie_server.generation.generator import Answer, TextRequest
 from brie_server.schema.chat import (
     AnswerMessage,
     ChatChoice,
@@ -23,27 +25,32 @@ from brie_server.schema.chat import (
     Delta,
 )
 from brie_server.schema.common import Usage
+from brie_server.schema.logprobs import ChatLogprobs
 
 
 @post("/chat/completions", status_code=200, operation_id="createChatCompletion")
 async def create_chat_completion(data: JSONBody[ChatRequest], services: Given) -> Response[ChatCompletion] | Stream:
     """Answer a conversation, whole or as a stream."""
     services.unknown_fields.note(data)
-    answer = await services.generator.begin(await _text_request(data, services))
+    request = await _text_request(data, services)
+    answer = await services.generator.begin(request)
     if data.stream:
         return event_stream(_chunks(answer, data, services), answer_headers(answer))
-    return Response(await _whole(answer, data, services), headers=answer_headers(answer))
+    whole = await _whole(answer, data, services)
+    if answer.prompt_logprobs is not None:
+        told = prompt_logprobs(request.prompt_ids, answer.prompt_logprobs, services.generator.spell)
+        whole = whole.model_copy(update={"prompt_logprobs": told})
+    return Response(whole, headers=answer_headers(answer))
 
 
 async def _text_request(body: ChatRequest, services: Services) -> TextRequest:
     messages = [_message(message) for message in body.messages]
-    return TextRequest(
-        model=body.model,
-        prompt_ids=await services.generator.chat_prompt(body.model, messages),
-        max_tokens=body.limit,
-        stop=body.stop or (),
-        sampling=sampling_of(body),
-    )
+    prompt_ids = await services.generator.chat_prompt(body.model, messages)
+    return text_request(body, prompt_ids, max_tokens=body.limit, logprobs=body.num_logprobs)
+
+
+def _logprobs(tokens: Sequence[ScoredToken], body: ChatRequest, services: Services) -> ChatLogprobs | None:
+    return chat_logprobs(tokens, services.generator.spell) if body.logprobs else None
 
 
 def _message(message: ChatMessage) -> dict[str, str]:
@@ -58,11 +65,12 @@ async def _whole(answer: Answer, body: ChatRequest, services: Services) -> ChatC
     if last.finish is None:
         raise EngineFailure("The answer ended without a reason.")
     message = AnswerMessage(content="".join(piece.text for piece in pieces))
+    logprobs = _logprobs([token for piece in pieces for token in piece.tokens], body, services)
     return ChatCompletion(
         id=f"chatcmpl-{answer.id}",
         created=int(time.time()),
         model=body.model,
-        choices=[ChatChoice(message=message, finish_reason=last.finish)],
+        choices=[ChatChoice(message=message, logprobs=logprobs, finish_reason=last.finish)],
         usage=usage_of(answer, last),
         system_fingerprint=services.fingerprint(answer.version),
     )
@@ -74,8 +82,8 @@ async def _chunks(answer: Answer, body: ChatRequest, services: Services) -> Asyn
     yield envelope.chunk(Delta(role="assistant", content=""))
     last = Piece("", 0)
     async for last in answer.pieces:
-        if last.text:
-            yield envelope.chunk(Delta(content=last.text))
+        if last.text or last.tokens:
+            yield envelope.chunk(Delta(content=last.text), _logprobs(last.tokens, body, services))
     yield envelope.chunk(Delta(), finish=last.finish)
     if wants_usage(body):
         yield envelope.usage(usage_of(answer, last))
@@ -95,9 +103,9 @@ class _Envelope:
             **({"usage": None} if wants_usage(body) else {}),
         )
 
-    def chunk(self, delta: Delta, finish: str | None = None) -> ChatChunk:
+    def chunk(self, delta: Delta, logprobs: ChatLogprobs | None = None, finish: str | None = None) -> ChatChunk:
         """One chunk of text."""
-        choice = ChunkChoice(index=0, delta=delta, logprobs=None, finish_reason=finish)
+        choice = ChunkChoice(index=0, delta=delta, logprobs=logprobs, finish_reason=finish)
         return self._common.model_copy(update={"choices": [choice]})
 
     def usage(self, usage: Usage) -> ChatChunk:

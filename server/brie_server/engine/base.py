@@ -16,14 +16,35 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How the next token is chosen."""
+    """How the next token is chosen: the fields change the logits in this order, which is vLLM's.
 
+    logit_bias, repetition_penalty, frequency_penalty and presence_penalty, temperature, min_p, top_k, top_p. Each of
+    the last three cuts what the ones before it left; the most probable token always stays.
+    """
+
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """What is added to the logits of these ids, each named once."""
+    repetition_penalty: float = 1.0
+    """Divides the positive and multiplies the negative logits of all tokens in prompt and answer; above 0."""
+    frequency_penalty: float = 0.0
+    """Subtracted from a token's logit for each time it stands in the answer."""
+    presence_penalty: float = 0.0
+    """Subtracted once from the logits of all tokens in the answer."""
     temperature: float = 1.0
     """0 takes the most probable token; otherwise logits are divided by this."""
+    min_p: float = 0.0
+    """Keep the tokens that are at least this share as probable as the most probable one."""
+    top_k: int = 0
+    """Keep this many of the most probable tokens; 0 keeps all."""
     top_p: float = 1.0
-    """Keep the smallest set of tokens whose probabilities reach this sum."""
+    """Keep the smallest set of tokens whose probabilities reach this share of all that are left."""
     seed: int | None = None
     """The same seed, prompt and adapter give the same answer, whatever runs beside it."""
+
+    @property
+    def penalizes(self) -> bool:
+        """Whether the tokens so far change the logits of the next."""
+        return self.repetition_penalty != 1 or self.frequency_penalty != 0 or self.presence_penalty != 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +60,26 @@ class Prompt:
     sampling: Sampling
     adapter: str | None = None
     """Digest of a loaded adapter; None is the base model."""
+    min_tokens: int = 0
+    """Before so many tokens, none of stop_ids is sampled; at most max_tokens."""
+    logprobs: int | None = None
+    """How many alternatives each generated token's `Logprobs` names; 0 names none, None asks for no `Logprobs`."""
+    prompt_logprobs: int | None = None
+    """The same for each token of the prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Logprobs:
+    """What the model itself thought of one token, as OpenAI and vLLM tell it by default.
+
+    Natural logarithms of the raw distribution, before anything that `Sampling` or `min_tokens` does to it.
+    """
+
+    logprob: float
+    rank: int
+    """1 for the most probable token."""
+    top: tuple[tuple[int, float], ...]
+    """The most probable ids with their logarithms, best first, as many as were asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +88,9 @@ class Token:
 
     id: int
     finish: FinishReason | None = None
+    logprobs: Logprobs | None = None
+    prompt_logprobs: tuple[Logprobs | None, ...] | None = None
+    """With the first token of an answer: one for each token of the prompt, None for its first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

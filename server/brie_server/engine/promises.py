@@ -11,8 +11,15 @@ def check_prompt(prompt: Prompt, vocab_size: int, context_length: int) -> None:
         raise InvalidRequest("A prompt needs at least one token, and an answer too.")
     # on CUDA an id outside of the embedding would end the process's device for good
     if not 0 <= min(prompt.token_ids) <= max(prompt.token_ids) < vocab_size:
-        raise InvalidRequest(f"Token ids run from 0 to {vocab_size - 1}.")
+        raise InvalidRequest(f"Token ids run from 0 to {vocab_size - 1}.", param="prompt")
     if num_tokens > context_length:
         raise ContextLengthExceeded(
             f"The context is {context_length} tokens; prompt and answer ask for {num_tokens}: shorten one of them.",
+        )
+    if not all(0 <= token < vocab_size for token, _ in prompt.sampling.logit_bias):
+        raise InvalidRequest(f"The ids of a bias run from 0 to {vocab_size - 1}.", param="logit_bias")
+    if not 0 <= prompt.min_tokens <= prompt.max_tokens:
+        raise InvalidRequest(
+            f"An answer of at most {prompt.max_tokens} tokens cannot have at least {prompt.min_tokens}.",
+            param="min_tokens",
         )

@@ -10,9 +10,8 @@ from brie_core.errors import ContextLengthExceeded, InvalidRequest
 from brie_core.text.chat_template import Message
 from brie_core.text.codec import TextCodec
 from brie_server.adapters.residency import Residency, Stay
-from brie_server.engine.base import Engine, FinishReason, Prompt, Sampling, Token
-from brie_server.generation.detokenizer import Detokenizer
-from brie_server.generation.stopping import StopStrings
+from brie_server.engine.base import Engine, Logprobs, Prompt, Sampling
+from brie_server.generation.answer_text import AnswerText, Piece
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,15 +24,13 @@ class TextRequest:
     """None generates until the model stops or its context is full."""
     stop: Sequence[str]
     sampling: Sampling
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Text that became certain, and the count of tokens generated so far; the last piece says why the answer ended."""
-
-    text: str
-    completion_tokens: int
-    finish: FinishReason | None = None
+    stop_ids: frozenset[int] = frozenset()
+    """Tokens that end the answer besides the model's own."""
+    ignores_end: bool = False
+    """Whether the model's own do not."""
+    min_tokens: int = 0
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +42,8 @@ class Answer:
     version: str | None
     """Digest of the adapter version that answers; None is the base model."""
     pieces: AsyncIterator[Piece]
+    prompt_logprobs: tuple[Logprobs | None, ...] | None = None
+    """Where they were asked for, one for each token of the prompt; None for its first."""
 
 
 class Generator:
@@ -60,10 +59,19 @@ class Generator:
         await self._residency.check(model)
         return await asyncio.to_thread(self._render_and_encode, messages)
 
-    async def text_prompt(self, model: str, text: str) -> list[int]:
-        """Plain text to continue, with whatever the tokenizer puts before a text; NotFound before any work is done."""
+    async def text_prompt(self, model: str, prompt: str | list[int]) -> list[int]:
+        """Plain text to continue, with whatever the tokenizer puts before a text; token ids are taken as they are.
+
+        NotFound before any work is done.
+        """
         await self._residency.check(model)
-        return await asyncio.to_thread(self._tokenizer.encode, text, add_special_tokens=True)
+        if not isinstance(prompt, str):
+            return prompt
+        return await asyncio.to_thread(self._tokenizer.encode, prompt, add_special_tokens=True)
+
+    def spell(self, token: int) -> bytes:
+        """A token's own bytes, which need not be whole characters."""
+        return self._tokenizer.piece(token)
 
     def _render_and_encode(self, messages: Sequence[Message]) -> list[int]:
         return self._tokenizer.encode(self._tokenizer.render(messages, add_generation_prompt=True))
@@ -81,8 +89,8 @@ class Generator:
             raise
         pieces = self._pieces(prompt, request.stop, stay)
         first = await anext(pieces)
-        answer_id = secrets.token_hex(12)
-        return Answer(answer_id, len(prompt.token_ids), stay.version, _chain(first, pieces))
+        answer_id, whole = secrets.token_hex(12), _chain(first, pieces)
+        return Answer(answer_id, len(prompt.token_ids), stay.version, whole, first.prompt_logprobs)
 
     def _prompt(self, request: TextRequest, version: str | None) -> Prompt:
         context = self._engine.info().context_length
@@ -99,37 +107,26 @@ class Generator:
         return Prompt(
             token_ids=tuple(request.prompt_ids),
             max_tokens=request.max_tokens or room,
-            stop_ids=self._tokenizer.stop_ids,
+            stop_ids=request.stop_ids if request.ignores_end else request.stop_ids | self._tokenizer.stop_ids,
             sampling=request.sampling,
             adapter=version,
+            min_tokens=request.min_tokens,
+            logprobs=request.logprobs,
+            prompt_logprobs=request.prompt_logprobs,
         )
 
     async def _pieces(self, prompt: Prompt, stops: Sequence[str], stay: Stay) -> AsyncIterator[Piece]:
         """Leaving this generator, in whatever way, aborts the request and lets its adapter go."""
-        detokenizer, stop_strings, count = Detokenizer(self._tokenizer.decode), StopStrings(stops), 0
+        answer = AnswerText(self._tokenizer.decode, stops, prompt.min_tokens)
         try:
             async with aclosing(self._engine.generate(prompt)) as tokens:
                 async for token in tokens:
-                    count += 1
-                    text = _text_of(token, detokenizer)
-                    shown, stopped = stop_strings.add(text)
-                    if stopped:
-                        yield Piece(shown, count, FinishReason.STOP)
+                    piece = answer.add(token)
+                    yield piece
+                    if piece.finish is not None:
                         return
-                    if token.finish is not None:
-                        yield Piece(shown + stop_strings.flush(), count, token.finish)
-                        return
-                    yield Piece(shown, count)
         finally:
             stay.leave()
-
-
-def _text_of(token: Token, detokenizer: Detokenizer) -> str:
-    """The stop token itself is not part of the text; decoding drops it because it is special or because it is last."""
-    if token.finish is FinishReason.STOP:
-        return detokenizer.flush()
-    text = detokenizer.add(token.id)
-    return text + detokenizer.flush() if token.finish else text
 
 
 async def _chain(first: Piece, rest: AsyncIterator[Piece]) -> AsyncIterator[Piece]:

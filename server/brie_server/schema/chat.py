@@ -2,23 +2,12 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
 from brie_core.wire import Wire
-from brie_server.schema.common import (
-    Body,
-    Flag,
-    Ignored,
-    Name,
-    Probability,
-    Refused,
-    Seed,
-    Stop,
-    StreamOptions,
-    Temperature,
-    TokenCount,
-    Usage,
-)
+from brie_server.schema.common import Body, Flag, Ignored, Refused, TokenCount, Usage
+from brie_server.schema.logprobs import ChatLogprobs, OfPrompt
+from brie_server.schema.sampling import Alternatives, AnswerBody
 
 
 def _text(content: Any) -> Any:
@@ -40,6 +29,12 @@ def _only_text(response_format: dict[str, Any] | None) -> dict[str, Any] | None:
     return response_format
 
 
+def _only_with_logprobs(number: int | None, info: ValidationInfo) -> int | None:
+    if number and not info.data.get("logprobs"):
+        raise ValueError("give it together with logprobs: true")
+    return number
+
+
 class ChatMessage(Body):
     """One turn of the conversation."""
 
@@ -52,35 +47,24 @@ class ChatMessage(Body):
     audio: Refused = None
 
 
-class ChatRequest(Body):
+class ChatRequest(AnswerBody):
     """The body of a chat completion."""
 
-    model: Name
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=4096)]
-    stream: Flag | None = None
-    stream_options: StreamOptions | None = None
-    temperature: Temperature | None = None
-    top_p: Probability | None = None
-    seed: Seed | None = None
-    stop: Stop | None = None
-    max_tokens: TokenCount | None = None
     max_completion_tokens: TokenCount | None = None
     n: Literal[1] | None = None
+    logprobs: Flag | None = None
+    top_logprobs: Annotated[Alternatives | None, AfterValidator(_only_with_logprobs)] = None
 
     audio: Refused = None
-    frequency_penalty: Refused = None
     function_call: Refused = None
     functions: Refused = None
-    logit_bias: Refused = None
-    logprobs: Refused = None
     modalities: list[Literal["text"]] | None = None
     prediction: Refused = None
-    presence_penalty: Refused = None
     reasoning_effort: Refused = None
     response_format: Annotated[dict[str, Any] | None, AfterValidator(_only_text)] = None
     tool_choice: Literal["none", "auto"] | None = None
     tools: Refused = None
-    top_logprobs: Refused = None
     web_search_options: Refused = None
 
     metadata: Ignored = None
@@ -103,6 +87,11 @@ class ChatRequest(Body):
         """The most tokens to generate."""
         return self.max_completion_tokens or self.max_tokens
 
+    @property
+    def num_logprobs(self) -> int | None:
+        """How many alternatives each token is told with; None for no logprobs."""
+        return self.top_logprobs or 0 if self.logprobs else None
+
 
 class AnswerMessage(Wire):
     """The assistant's turn."""
@@ -117,7 +106,7 @@ class ChatChoice(Wire):
 
     index: int = 0
     message: AnswerMessage
-    logprobs: None = None
+    logprobs: ChatLogprobs | None = None
     finish_reason: str
 
 
@@ -131,6 +120,7 @@ class ChatCompletion(Wire):
     choices: list[ChatChoice]
     usage: Usage
     system_fingerprint: str
+    prompt_logprobs: OfPrompt = None
 
 
 class Delta(Wire):
@@ -145,7 +135,7 @@ class ChunkChoice(Wire):
 
     index: int
     delta: Delta
-    logprobs: None
+    logprobs: ChatLogprobs | None
     finish_reason: str | None
 
 

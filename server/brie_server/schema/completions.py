@@ -5,29 +5,24 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from brie_core.wire import Wire
-from brie_server.schema.common import (
-    Body,
-    Flag,
-    Ignored,
-    Name,
-    Probability,
-    Refused,
-    Seed,
-    Stop,
-    StreamOptions,
-    Temperature,
-    TokenCount,
-    Usage,
-)
+from brie_server.schema.common import Ignored, Number, Refused, Usage
+from brie_server.schema.logprobs import OfPrompt, TextLogprobs
+from brie_server.schema.sampling import AnswerBody
+
+_MOST_ID = 2**31 - 1
 
 
 def _one_prompt(value: Any) -> Any:
-    """OpenAI also allows lists of prompts and token ids."""
-    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
-        return value[0]
-    if not isinstance(value, str):
-        raise ValueError("give one prompt as a string; lists and token ids are not supported yet")
-    return value
+    """One text, or one list of token ids; OpenAI also allows lists of either, of which Brie takes those of one."""
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str | list):
+        value = value[0]
+    if isinstance(value, str) or (isinstance(value, list) and all(_is_id(token) for token in value)):
+        return value
+    raise ValueError("give one prompt, as a string or a list of token ids; lists of prompts are not supported yet")
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_ID
 
 
 def _only_one(value: int) -> int:
@@ -36,30 +31,19 @@ def _only_one(value: int) -> int:
     return value
 
 
-Prompt = Annotated[str, BeforeValidator(_one_prompt), Field(min_length=1)]
+Prompt = Annotated[str | list[int], BeforeValidator(_one_prompt), Field(min_length=1)]
 One = Annotated[int, AfterValidator(_only_one)]
 
 
-class CompletionRequest(Body):
+class CompletionRequest(AnswerBody):
     """The body of a text completion."""
 
-    model: Name
     prompt: Prompt
-    stream: Flag | None = None
-    stream_options: StreamOptions | None = None
-    temperature: Temperature | None = None
-    top_p: Probability | None = None
-    seed: Seed | None = None
-    stop: Stop | None = None
-    max_tokens: TokenCount | None = None
+    logprobs: Annotated[int, Number, Field(ge=0, le=5)] | None = None
     n: One | None = None
     best_of: One | None = None
 
     echo: Refused = None
-    frequency_penalty: Refused = None
-    logit_bias: Refused = None
-    logprobs: Refused = None
-    presence_penalty: Refused = None
     suffix: Refused = None
 
     user: Ignored = None
@@ -70,8 +54,9 @@ class CompletionChoice(Wire):
 
     index: int
     text: str
-    logprobs: None
+    logprobs: TextLogprobs | None
     finish_reason: str | None
+    prompt_logprobs: OfPrompt = None
 
 
 class Completion(Wire):

@@ -27,9 +27,12 @@ def prompt(
     adapter: str | None = None,
     sampling: Sampling = GREEDY,
     stop_ids: frozenset[int] = frozenset(),
+    **wanted: int,
 ) -> Prompt:
     """A greedy prompt without stop tokens, if not told otherwise."""
-    return Prompt(token_ids=token_ids, max_tokens=max_tokens, stop_ids=stop_ids, sampling=sampling, adapter=adapter)
+    return Prompt(
+        token_ids=token_ids, max_tokens=max_tokens, stop_ids=stop_ids, sampling=sampling, adapter=adapter, **wanted
+    )
 
 
 async def tokens(engine: Engine, asked: Prompt) -> list[Token]:

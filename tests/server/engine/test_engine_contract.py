@@ -3,13 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from transformers import RepetitionPenaltyLogitsProcessor
 
 from brie_core.errors import ContextLengthExceeded, InvalidAdapter, InvalidRequest, NotFound, NotReady
 from brie_core.settings import Settings
 from brie_core.weights.gguf_model import GgufModel
-from brie_server.engine.base import Engine, EngineInfo, FinishReason, Sampling
+from brie_server.engine.base import Engine, EngineInfo, FinishReason, Prompt, Sampling
 from brie_server.engine.factory import create_engine
 from server.engine.asking import answer, answers, prompt, tokens
 from server.engine.tiny_models import CONTEXT_LENGTH, TinyModel, token_ids
@@ -68,6 +71,96 @@ async def test_a_seeded_answer_repeats_among_others(engine: Engine) -> None:
 async def test_more_requests_than_rows_are_all_answered(engine: Engine) -> None:
     asked = [prompt(token_ids(5, seed), 6) for seed in range(engine.info().max_batch + 8)]
     assert [len(each) for each in await answers(engine, asked)] == [6] * len(asked)
+
+
+@pytest.mark.parametrize("how", [{"repetition_penalty": 1.8}, {"presence_penalty": 2.0, "frequency_penalty": 1.5}])
+async def test_penalties_change_a_greedy_answer_as_they_would_change_transformers(
+    how: dict[str, Any], engine: Engine, tiny_model: TinyModel
+) -> None:
+    ids, sampling = list(ASKED), Sampling(temperature=0, **how)
+    for token in await answer(engine, prompt(ASKED, 12, sampling=sampling)):
+        scores = tiny_model.logits(tuple(ids))[-1:]
+        scores = RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty)(torch.tensor([ids]), scores)[0]
+        counts = torch.bincount(torch.tensor(ids[len(ASKED) :], dtype=torch.long), minlength=len(scores))
+        scores = scores - counts * sampling.frequency_penalty - (counts > 0) * sampling.presence_penalty
+        assert token == int(scores.argmax())
+        ids.append(token)
+
+
+async def test_a_bias_forbids_and_forces(engine: Engine) -> None:
+    first = (await answer(engine, prompt(ASKED, 1)))[0]
+    without = Sampling(temperature=0, logit_bias=((first, -100.0),))
+    assert first not in await answer(engine, prompt(ASKED, 12, sampling=without))
+    only = Sampling(seed=1, logit_bias=((17, 100.0),))
+    assert await answer(engine, prompt(ASKED, 12, sampling=only)) == [17] * 12
+
+
+async def test_no_stop_token_is_sampled_before_min_tokens(engine: Engine) -> None:
+    stops = frozenset(await answer(engine, prompt(ASKED, 12)))
+    assert len(await answer(engine, prompt(ASKED, 30, stop_ids=stops))) == 1
+    answered = await answer(engine, prompt(ASKED, 30, stop_ids=stops, min_tokens=7))
+    assert len(answered) > 7
+    assert not stops & set(answered[:7])
+
+
+async def test_logprobs_are_the_models_own(engine: Engine, tiny_model: TinyModel) -> None:
+    noise = {"torch": 1e-4, "llamacpp": 0.02}[engine.info().engine]  # llama.cpp's own arithmetic, in all logits alike
+    hot = Sampling(seed=4, temperature=2.0, top_k=50, repetition_penalty=1.2)
+    answered = await tokens(engine, prompt(ASKED, 8, sampling=hot, logprobs=3))
+    expected = tiny_model.logprobs((*ASKED, *(token.id for token in answered)))[len(ASKED) - 1 :]
+    for token, row in zip(answered, expected, strict=False):
+        assert token.logprobs is not None
+        assert token.logprobs.logprob == pytest.approx(float(row[token.id]), abs=noise)
+        assert token.logprobs.rank == int((row > row[token.id]).sum()) + 1
+        assert [other for other, _ in token.logprobs.top] == row.topk(3).indices.tolist()
+        assert [value for _, value in token.logprobs.top] == pytest.approx(row.topk(3).values.tolist(), abs=noise)
+
+
+async def test_asking_for_logprobs_changes_no_answer(engine: Engine) -> None:
+    plain = prompt(ASKED, 12, sampling=Sampling(seed=3))
+    asking = prompt(ASKED, 12, sampling=Sampling(seed=3), logprobs=2)
+    assert await answer(engine, asking) == await answer(engine, plain)
+    assert {token.logprobs for token in await tokens(engine, plain)} == {None}
+
+
+async def test_the_logprobs_of_a_prompt_come_with_the_first_token_or_are_refused_by_name(engine: Engine) -> None:
+    asked = prompt(ASKED, 3, prompt_logprobs=1)
+    if engine.info().engine == "llamacpp":
+        with pytest.raises(InvalidRequest) as caught:
+            await tokens(engine, asked)
+        assert caught.value.param == "prompt_logprobs"
+    else:
+        told = [token.prompt_logprobs for token in await tokens(engine, asked)]
+        assert [None if each is None else len(each) for each in told] == [len(ASKED), None, None]
+
+
+async def test_different_samplings_answer_together_as_they_do_alone(engine: Engine) -> None:
+    samplings = [
+        Sampling(temperature=0),
+        Sampling(seed=1, top_k=5),
+        Sampling(seed=2, min_p=0.1, temperature=1.5),
+        Sampling(seed=3, top_p=0.7, frequency_penalty=1.0),
+        Sampling(seed=4, logit_bias=((5, 3.0),), repetition_penalty=1.3),
+    ]
+    asked = [prompt(ASKED, 12, sampling=sampling) for sampling in samplings]
+    alone = [await answer(engine, each) for each in asked]
+    assert await answers(engine, asked) == alone
+    assert len({tuple(each) for each in alone}) == len(alone)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "param"),
+    [
+        (prompt((10**6,), 5), "prompt"),
+        (prompt(ASKED, 5, sampling=Sampling(logit_bias=((10**6, 1.0),))), "logit_bias"),
+        (prompt(ASKED, 5, sampling=Sampling(logit_bias=((-1, 1.0),))), "logit_bias"),
+        (prompt(ASKED, 5, min_tokens=6), "min_tokens"),
+    ],
+)
+async def test_what_cannot_be_sampled_is_refused_by_name(engine: Engine, wrong: Prompt, param: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        await answer(engine, wrong)
+    assert caught.value.param == param
 
 
 @pytest.mark.parametrize("length", [CONTEXT_LENGTH, CONTEXT_LENGTH - 9])

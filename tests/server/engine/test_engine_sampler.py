@@ -1,6 +1,7 @@
-"""Sampling from logits that are known. No model."""
+"""The torch engine's sampling from logits that are known. No model."""
 
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
@@ -15,12 +16,12 @@ def sequences(number: int, sampling: Sampling) -> list[Sequence]:
     return [Sequence(prompt((1,), 5, sampling=sampling)) for _ in range(number)]
 
 
-def seeded(number: int, **how: float) -> list[Sequence]:
+def seeded(number: int, **how: Any) -> list[Sequence]:
     return [Sequence(prompt((1,), 5, sampling=Sampling(seed=seed, **how))) for seed in range(number)]
 
 
 def repeated(probabilities: list[float], number: int) -> torch.Tensor:
-    return torch.tensor(probabilities).log().expand(number, -1)
+    return torch.tensor(probabilities).log().repeat(number, 1)
 
 
 def test_temperature_zero_takes_the_most_probable_token() -> None:
@@ -82,7 +83,7 @@ def test_logits_that_are_no_numbers_give_no_token_and_leave_the_others_alone(how
 
 def test_a_seeded_row_draws_the_same_whatever_stands_beside_it() -> None:
     logits = torch.randn(8, 100, generator=torch.Generator().manual_seed(1))
-    together = sample(logits, seeded(4, top_p=0.9) + seeded(4, temperature=0.7))
+    together = sample(logits.clone(), seeded(4, top_p=0.9) + seeded(4, temperature=0.7))
     alone = sample(logits[2:3], seeded(4, top_p=0.9)[2:3])
     assert together[2] == alone[0]
 

@@ -101,6 +101,18 @@ class TinyModel:
             model.save_pretrained(str(folder))
         return folder
 
+    def logprobs(self, token_ids: tuple[int, ...], adapter: Path | None = None) -> torch.Tensor:
+        """What transformers, or PEFT, thinks of each token after each of these; float32 [tokens, vocabulary]."""
+        return torch.log_softmax(self.logits(token_ids, adapter), -1)
+
+    def logits(self, token_ids: tuple[int, ...], adapter: Path | None = None) -> torch.Tensor:
+        """The same before it is normalized."""
+        model = _load(self.base.folder)
+        with _future_warnings_ignored(), torch.no_grad():
+            model = PeftModel.from_pretrained(model, adapter) if adapter else model
+            logits: torch.Tensor = model(input_ids=torch.tensor([token_ids])).logits[0]
+            return logits
+
     def reference(self, token_ids: tuple[int, ...], max_tokens: int, adapter: Path | None = None) -> list[int]:
         """What transformers, or PEFT, generates greedily in float32."""
         return self.references([token_ids], max_tokens, adapter)[0].tokens

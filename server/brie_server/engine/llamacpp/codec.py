@@ -62,6 +62,10 @@ class GgufCodec:
         """Text without special tokens; bytes that are no whole character come out as U+FFFD."""
         return b"".join([self._piece(token) for token in ids]).decode(errors="replace")
 
+    def piece(self, token: int) -> bytes:
+        """A token's own bytes; a special token's are its name."""
+        return self._ask_for_piece(token, special=True)
+
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
         """A conversation as text; raises InvalidRequest if the file has no template or the template refuses."""
         if self._template is None:
@@ -75,19 +79,15 @@ class GgufCodec:
         """A token's bytes; llama.cpp is asked for each token once."""
         if (known := self._pieces.get(token)) is not None:
             return known
+        return self._pieces.setdefault(token, self._ask_for_piece(token, special=False))
+
+    def _ask_for_piece(self, token: int, *, special: bool) -> bytes:
         room = _MOST_PIECE
         while True:
             buffer = ctypes.create_string_buffer(room)
-            length = llama_cpp.llama_token_to_piece(
-                self._vocab,
-                token,
-                buffer,
-                room,
-                0,
-                False,  # noqa: FBT003  # no special tokens
-            )
+            length = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, room, 0, special)
             if length >= 0:
-                return self._pieces.setdefault(token, buffer.raw[:length])
+                return buffer.raw[:length]
             room = -length  # a hundred dashes are one token in some vocabularies
 
     def _compile(self, source: str, model: GgufModel) -> ChatTemplate:

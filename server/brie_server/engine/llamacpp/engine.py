@@ -22,7 +22,13 @@ from brie_server.engine.llamacpp.sequence import Sequence
 from brie_server.engine.promises import check_prompt
 from brie_server.engine.thread import EngineThread
 
-_APPLIED = frozenset({"temperature", "top_p", "seed"})
+_APPLIED = frozenset(
+    {
+        *("logit_bias", "repetition_penalty", "frequency_penalty", "presence_penalty"),
+        *("temperature", "min_p", "top_k", "top_p", "seed"),
+    }
+)
+"""What its sampler knows: a field that the contract gains is refused until it is written there."""
 _USUAL_CELLS = 16_384
 """Tokens of all sequences together; a model with a longer context gets as many as that."""
 _CACHE_SHARE = 0.25
@@ -110,6 +116,11 @@ class LlamaCppEngine:
 
     def _sequence(self, prompt: Prompt) -> Sequence:
         check_prompt(prompt, self._vocab_size, self._info.context_length)
+        if prompt.prompt_logprobs is not None:  # llama.cpp would hold a row of logits for each token of a step
+            raise InvalidRequest(
+                "The llamacpp engine does not tell the logprobs of a prompt: leave prompt_logprobs out.",
+                param="prompt_logprobs",
+            )
         _check_sampling(prompt.sampling)
         return Sequence(prompt)
 

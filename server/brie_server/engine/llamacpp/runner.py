@@ -29,10 +29,7 @@ class Runner:
             self._in_use = step.adapter
         logits = self._decode(step)
         sampling = (chunk.sequence for chunk in step.chunks if chunk.samples)
-        return [
-            sample(row, sequence.prompt.sampling, sequence.random)
-            for sequence, row in zip(sampling, logits, strict=True)
-        ]
+        return [sample(logits_V, sequence) for sequence, logits_V in zip(sampling, logits, strict=True)]
 
     def release(self) -> None:
         """The cache stays: its memory is llama.cpp's for good, and what it holds may be the next prompt's beginning."""

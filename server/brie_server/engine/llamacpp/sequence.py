@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from random import Random
 
-from brie_server.engine.base import FinishReason, Prompt, Token
+from brie_server.engine.base import FinishReason, Logprobs, Prompt, Token
+from brie_server.engine.occurrences import Occurrences, occurrences_for
 
 
 @dataclass(eq=False, slots=True)
@@ -32,10 +33,15 @@ class Sequence:
     """Where it runs; None while it waits."""
     random: Random = field(init=False)
     """Its own source of chance, so that what runs beside it cannot change its answer."""
+    occurrences: Occurrences | None = field(init=False)
+    """What its penalties look at; None where it has none."""
+    logprobs: Logprobs | None = field(init=False, default=None)
+    """What the runner found for the next token, where the prompt asks for it."""
 
     def __post_init__(self) -> None:
         self.token_ids = list(self.prompt.token_ids)
         self.random = Random(self.prompt.sampling.seed)
+        self.occurrences = occurrences_for(self.prompt)
 
     @property
     def num_tokens(self) -> int:
@@ -52,12 +58,20 @@ class Sequence:
         """Tokens of prompt and answer at the end, if nothing stops it before."""
         return len(self.prompt.token_ids) + self.prompt.max_tokens
 
+    @property
+    def forbidden_ids(self) -> frozenset[int]:
+        """The ids that would end the answer too early."""
+        num_generated = self.num_tokens - len(self.prompt.token_ids)
+        return self.prompt.stop_ids if num_generated < self.prompt.min_tokens else frozenset()
+
     def append(self, token_id: int) -> Token:
         """Take the next token of the answer and decide whether it is the last."""
         self.token_ids.append(token_id)
+        if self.occurrences:
+            self.occurrences.add(token_id)
         if token_id in self.prompt.stop_ids:
-            return Token(token_id, FinishReason.STOP)
-        return Token(token_id, FinishReason.LENGTH if self.num_tokens >= self.most_tokens else None)
+            return Token(token_id, FinishReason.STOP, self.logprobs)
+        return Token(token_id, FinishReason.LENGTH if self.num_tokens >= self.most_tokens else None, self.logprobs)
 
 
 def place_of(sequence: Sequence) -> Place:

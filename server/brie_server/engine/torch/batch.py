@@ -51,7 +51,7 @@ class Batch:
     num_single: int
     """The first so many tokens are alone in their rows."""
     logits_S: Tensor
-    """The tokens after which logits are wanted."""
+    """The tokens after which logits are wanted: first for `step.sampling`, then for the prompts' logprobs."""
     slots_M: Tensor
     """For each token's keys, then its values, by head: the line of the layer's cache in which it is written."""
     groups: tuple[Group, ...]
@@ -86,7 +86,7 @@ def build_batch(
     size = shapes.count(len(token_ids))
     making = _Making(step.rectangle, size, architecture, device, dtype, shapes)
     of_tokens = [padded(each, size) for each in (token_ids, positions, rows, range(len(token_ids)))]
-    token_ids_N, positions_N, rows_N, computed_N, logits_S = _on_device([*of_tokens, _sampled(step, shapes)], device)
+    token_ids_N, positions_N, rows_N, computed_N, logits_S = _on_device([*of_tokens, _wanted(step, shapes)], device)
     slots_M = _slots(step.rectangle, rows_N, positions_N, architecture.num_kv_heads)
     groups = tuple(_all_groups(step, making))
     num_single = sum(chunk.num_tokens == 1 for chunk in step.chunks)
@@ -101,13 +101,15 @@ def _on_device(lists: Iterable[Sequence[int]], device: torch.device) -> tuple[Te
     return torch.split(flat, [len(each) for each in lists])
 
 
-def _sampled(step: Step, shapes: Shapes) -> list[int]:
-    sampled, end = [], 0
+def _wanted(step: Step, shapes: Shapes) -> list[int]:
+    sampled, scored, end = [], [], 0
     for chunk in step.chunks:
         end += chunk.num_tokens
+        scored += [end - chunk.end + position for position in chunk.scored]
         if chunk.samples:
             sampled.append(end - 1)
-    return padded(sampled or [0], shapes.count(len(sampled))) if shapes.few else sampled
+    wanted = sampled + scored
+    return padded(wanted or [0], shapes.count(len(wanted))) if shapes.few else wanted
 
 
 def _slots(rectangle: Rectangle, rows_N: Tensor, positions_N: Tensor, num_kv_heads: int) -> Tensor:

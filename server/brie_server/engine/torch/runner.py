@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from brie_core.weights.base_model import BaseModel
 from brie_core.weights.lora import LoraAdapter
@@ -16,6 +17,7 @@ from brie_server.engine.torch.batch import build_batch
 from brie_server.engine.torch.cache import Cache
 from brie_server.engine.torch.compiled.operations import CompiledOperations, can_compile
 from brie_server.engine.torch.device import give_back
+from brie_server.engine.torch.logprobs import score_prompts
 from brie_server.engine.torch.lora_rows import PackedAdapters, can_pack
 from brie_server.engine.torch.model import Decoder
 from brie_server.engine.torch.operations import Operations, TensorOperations
@@ -39,17 +41,20 @@ class Runner:
 
     @torch.inference_mode()
     def run(self, step: Step) -> list[int | None]:
-        """Compute a step; one token for each of `step.sampling`, None for one whose logits are not finite."""
+        """Compute a step; one token for each of `step.sampling`, None for one whose logits are not finite.
+
+        Logprobs that were asked for are left with the sequences.
+        """
         self._make_room(step)
         target = self._target
         batch = build_batch(step, self._architecture, target.device, target.dtype, target.shapes)
         lora = self._adapters.batch(_adapters_of(step, batch.token_ids_N.shape[0]))
-        logits_SV = self._model.forward(batch, self._cache, lora)
+        logits_LV = self._model.forward(batch, self._cache, lora)
         for keep in step.keeps:
             self._cache.keep(keep)
         for block in step.dropped:
             self._cache.drop(block)
-        return sample(logits_SV, _with_padding(step.sampling, logits_SV.shape[0]))[: len(step.sampling)]
+        return _tokens(logits_LV, step)
 
     def release(self) -> None:
         """Give back the cache; the model, the adapters and the kept blocks stay."""
@@ -105,6 +110,15 @@ def _adapters_of(step: Step, num_tokens: int) -> list[tuple[str | None, int]]:
     """Each chunk's digest and number of tokens, of `num_tokens` in all: whatever repeats the last token is as it is."""
     *others, last = [(each.sequence.prompt.adapter, each.num_tokens) for each in step.chunks]
     return [*others, (last[0], num_tokens - sum(count for _, count in others))]
+
+
+def _tokens(logits_LV: Tensor, step: Step) -> list[int | None]:
+    """A step's logits are of those who sample, then of the prompts' positions that are scored, then padding."""
+    num_sampling, num_scored = len(step.sampling), sum(len(chunk.scored) for chunk in step.chunks)
+    if num_scored:
+        score_prompts(logits_LV[num_sampling : num_sampling + num_scored], step.chunks)
+        logits_LV = logits_LV[:num_sampling]
+    return sample(logits_LV, _with_padding(step.sampling, logits_LV.shape[0]))[:num_sampling]
 
 
 def _with_padding(sampling: Iterable[Sequence], num_rows: int) -> list[Sequence]:

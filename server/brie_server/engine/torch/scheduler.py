@@ -8,7 +8,8 @@ The cache is a rectangle of rows x capacity tokens within a budget. The rules, i
 3. The oldest waiting sequence is admitted while a row more, at the length that all of them will soon need, fits.
 4. A step computes one token for each sequence that decodes, and a limited number of tokens of prompts, oldest first, so
    that a long prompt does not stall the answers that are already streaming. Whoever has tokens in the cache is in it.
-5. A prompt begins where the kept blocks of earlier prompts end (`prefix`), and leaves its own blocks behind.
+5. A prompt begins where the kept blocks of earlier prompts end (`prefix`), and leaves its own blocks behind. One whose
+   logprobs are wanted begins at its beginning, because they come with the computing.
 
 Running sequences are older than all waiting ones, so the oldest always makes progress and nobody starves.
 """
@@ -162,6 +163,8 @@ class Scheduler:
                 room -= sequence.num_uncomputed
 
     def _match(self, sequence: Sequence) -> tuple[int, ...]:
+        if sequence.wants_prompt_logprobs:
+            return ()
         return self._prefixes.match(sequence.prompt.adapter, sequence.token_ids)
 
     def _chunks(self) -> Iterable[Chunk]:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from random import Random
 
-from brie_server.engine.base import FinishReason, Prompt, Token
+from brie_server.engine.base import FinishReason, Logprobs, Prompt, Token
+from brie_server.engine.occurrences import Occurrences, occurrences_for
 
 
 @dataclass(eq=False, slots=True)
@@ -20,10 +21,18 @@ class Sequence:
     finish: FinishReason | None = field(init=False, default=None)
     random: Random = field(init=False)
     """Its own source of chance, so that what runs beside it cannot change its answer."""
+    occurrences: Occurrences | None = field(init=False)
+    """What its penalties look at; None where it has none."""
+    logprobs: Logprobs | None = field(init=False, default=None)
+    """What the runner found for the next token, where the prompt asks for it."""
+    prompt_logprobs: list[Logprobs | None] = field(init=False)
+    """The same for the tokens of the prompt, as far as they are computed; nothing is known of the first."""
 
     def __post_init__(self) -> None:
         self.token_ids = list(self.prompt.token_ids)
         self.random = Random(self.prompt.sampling.seed)
+        self.occurrences = occurrences_for(self.prompt)
+        self.prompt_logprobs = [None]
 
     @property
     def num_tokens(self) -> int:
@@ -45,14 +54,32 @@ class Sequence:
         """Tokens of prompt and answer at the end, if nothing stops it before."""
         return len(self.prompt.token_ids) + self.prompt.max_tokens
 
+    @property
+    def wants_prompt_logprobs(self) -> bool:
+        """Whether tokens of the prompt still miss theirs."""
+        return self.prompt.prompt_logprobs is not None and len(self.prompt_logprobs) < len(self.prompt.token_ids)
+
+    @property
+    def adjusts(self) -> bool:
+        """Whether something is to be done to its logits before a token is chosen."""
+        return bool(self.occurrences or self.prompt.sampling.logit_bias or self.forbidden_ids)
+
+    @property
+    def forbidden_ids(self) -> frozenset[int]:
+        """The ids that would end the answer too early."""
+        return self.prompt.stop_ids if self.num_generated < self.prompt.min_tokens else frozenset()
+
     def append(self, token_id: int) -> Token:
         """Take the next token of the answer and decide whether it is the last."""
         self.token_ids.append(token_id)
+        if self.occurrences:
+            self.occurrences.add(token_id)
         if token_id in self.prompt.stop_ids:
             self.finish = FinishReason.STOP
         elif self.num_generated >= self.prompt.max_tokens:
             self.finish = FinishReason.LENGTH
-        return Token(token_id, self.finish)
+        first = self.num_generated == 1 and self.prompt.prompt_logprobs is not None
+        return Token(token_id, self.finish, self.logprobs, tuple(self.prompt_logprobs) if first else None)
 
     def restart(self) -> None:
         """Give up the row; all tokens so far, and the random state, stay and are computed again."""

@@ -38,6 +38,17 @@ class Chunk:
         """Position after its last token."""
         return self.start + self.num_tokens
 
+    @property
+    def scored(self) -> range:
+        """The positions whose logits are wanted for the prompt's logprobs: those before the tokens that miss theirs.
+
+        What a sequence that was preempted computes again is not scored again.
+        """
+        if not self.sequence.wants_prompt_logprobs:
+            return range(0)
+        first = len(self.sequence.prompt_logprobs) - 1
+        return range(max(first, self.start), min(self.end, len(self.sequence.prompt.token_ids) - 1))
+
 
 @dataclass(frozen=True, slots=True)
 class Move:

@@ -1,0 +1,72 @@
+"""The engine's logprobs as the wire has them. It knows how tokens are spelled, not how they were chosen."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from brie_server.engine.base import Logprobs
+from brie_server.generation.answer_text import ScoredToken
+from brie_server.schema.logprobs import (
+    ChatLogprob,
+    ChatLogprobs,
+    PromptLogprob,
+    PromptLogprobs,
+    TextLogprobs,
+    TopLogprob,
+)
+
+Spell = Callable[[int], bytes]
+
+
+def chat_logprobs(tokens: Iterable[ScoredToken], spell: Spell) -> ChatLogprobs:
+    """OpenAI's shape for chats."""
+    return ChatLogprobs(content=[_chat_logprob(token, spell) for token in tokens])
+
+
+def text_logprobs(tokens: Sequence[ScoredToken], spell: Spell) -> TextLogprobs:
+    """OpenAI's shape for texts."""
+    return TextLogprobs(
+        tokens=[_legacy_name(spell(token.id)) for token in tokens],
+        token_logprobs=[token.logprobs.logprob for token in tokens],
+        top_logprobs=[_legacy_tops(token, spell) for token in tokens],
+        text_offset=[token.offset for token in tokens],
+    )
+
+
+def prompt_logprobs(prompt_ids: Sequence[int], logprobs: Sequence[Logprobs | None], spell: Spell) -> PromptLogprobs:
+    """vLLM's shape: the token itself comes first, then the most probable ones."""
+    return [
+        None if each is None else _prompt_logprob(token, each, spell)
+        for token, each in zip(prompt_ids, logprobs, strict=True)
+    ]
+
+
+def _chat_logprob(token: ScoredToken, spell: Spell) -> ChatLogprob:
+    own = _top_logprob(token.id, token.logprobs.logprob, spell)
+    tops = [_top_logprob(other, logprob, spell) for other, logprob in token.logprobs.top]
+    return ChatLogprob(token=own.token, logprob=own.logprob, bytes=own.bytes, top_logprobs=tops)
+
+
+def _top_logprob(token: int, logprob: float, spell: Spell) -> TopLogprob:
+    spelled = spell(token)
+    return TopLogprob(token=spelled.decode(errors="replace"), logprob=logprob, bytes=list(spelled))
+
+
+def _legacy_tops(token: ScoredToken, spell: Spell) -> dict[str, float]:
+    ranked = dict(token.logprobs.top) | {token.id: token.logprobs.logprob}
+    return {_legacy_name(spell(other)): logprob for other, logprob in ranked.items()}
+
+
+def _legacy_name(spelled: bytes) -> str:
+    """As the keys of a JSON object, tokens of parts of characters must differ."""
+    try:
+        return spelled.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in spelled)
+
+
+def _prompt_logprob(token: int, logprobs: Logprobs, spell: Spell) -> dict[int, PromptLogprob]:
+    ranked = [(token, logprobs.logprob, logprobs.rank)]
+    ranked += [(other, logprob, rank) for rank, (other, logprob) in enumerate(logprobs.top, 1) if other != token]
+    return {
+        other: PromptLogprob(logprob=logprob, rank=rank, decoded_token=spell(other).decode(errors="replace"))
+        for other, logprob, rank in ranked
+    }
