@@ -9,6 +9,8 @@ from litestar.response import Stream
 
 from brie_core.errors import EngineFailure
 from brie_server.api.answers import answer_headers, sampling_of, usage_of, wants_usage
+from brie_server.api.disconnects import while_connected
+from brie_server.api.requests import JsonRequest
 from brie_server.api.services import Given, Services
 from brie_server.api.streaming import event_stream
 from brie_server.generation.generator import Answer, Piece, TextRequest
@@ -26,12 +28,18 @@ from brie_server.schema.common import Usage
 
 
 @post("/chat/completions", status_code=200, operation_id="createChatCompletion")
-async def create_chat_completion(data: JSONBody[ChatRequest], services: Given) -> Response[ChatCompletion] | Stream:
+async def create_chat_completion(
+    data: JSONBody[ChatRequest], services: Given, request: JsonRequest
+) -> Response[ChatCompletion] | Stream:
     """Answer a conversation, whole or as a stream."""
     services.unknown_fields.note(data)
+    return await while_connected(request, _respond(data, services))
+
+
+async def _respond(data: ChatRequest, services: Services) -> Response[ChatCompletion] | Stream:
     answer = await services.generator.begin(await _text_request(data, services))
     if data.stream:
-        return event_stream(_chunks(answer, data, services), answer_headers(answer))
+        return event_stream(_chunks(answer, data, services), answer_headers(answer), answer.aclose)
     return Response(await _whole(answer, data, services), headers=answer_headers(answer))
 
 

@@ -8,7 +8,9 @@ from litestar.params import JSONBody
 from litestar.response import Stream
 
 from brie_server.api.answers import answer_headers, sampling_of, usage_of, wants_usage
-from brie_server.api.services import Given
+from brie_server.api.disconnects import while_connected
+from brie_server.api.requests import JsonRequest
+from brie_server.api.services import Given, Services
 from brie_server.api.streaming import event_stream
 from brie_server.generation.generator import Answer, Piece, TextRequest
 from brie_server.schema.completions import Completion, CompletionChoice, CompletionRequest
@@ -17,9 +19,15 @@ DEFAULT_MAX_TOKENS = 16
 
 
 @post("/completions", status_code=200, operation_id="createCompletion")
-async def create_completion(data: JSONBody[CompletionRequest], services: Given) -> Response[Completion] | Stream:
+async def create_completion(
+    data: JSONBody[CompletionRequest], services: Given, request: JsonRequest
+) -> Response[Completion] | Stream:
     """Continue a text, whole or as a stream."""
     services.unknown_fields.note(data)
+    return await while_connected(request, _respond(data, services))
+
+
+async def _respond(data: CompletionRequest, services: Services) -> Response[Completion] | Stream:
     request = TextRequest(
         model=data.model,
         prompt_ids=await services.generator.text_prompt(data.model, data.prompt),
@@ -37,7 +45,8 @@ async def create_completion(data: JSONBody[CompletionRequest], services: Given) 
         system_fingerprint=services.fingerprint(answer.version),
     )
     if data.stream:
-        return event_stream(_parts(answer, empty, with_usage=wants_usage(data)), answer_headers(answer))
+        parts = _parts(answer, empty, with_usage=wants_usage(data))
+        return event_stream(parts, answer_headers(answer), answer.aclose)
     return Response(await _whole(answer, empty), headers=answer_headers(answer))
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -45,6 +45,8 @@ class Answer:
     version: str | None
     """Digest of the adapter version that answers; None is the base model."""
     pieces: AsyncIterator[Piece]
+    aclose: Callable[[], Awaitable[None]]
+    """Stop, and let engine and adapter go; no error once all pieces were taken. Nobody may be waiting for a piece."""
 
 
 class Generator:
@@ -82,7 +84,7 @@ class Generator:
         pieces = self._pieces(prompt, request.stop, stay)
         first = await anext(pieces)
         answer_id = secrets.token_hex(12)
-        return Answer(answer_id, len(prompt.token_ids), stay.version, _chain(first, pieces))
+        return Answer(answer_id, len(prompt.token_ids), stay.version, _chain(first, pieces), pieces.aclose)
 
     def _prompt(self, request: TextRequest, version: str | None) -> Prompt:
         context = self._engine.info().context_length
@@ -104,7 +106,7 @@ class Generator:
             adapter=version,
         )
 
-    async def _pieces(self, prompt: Prompt, stops: Sequence[str], stay: Stay) -> AsyncIterator[Piece]:
+    async def _pieces(self, prompt: Prompt, stops: Sequence[str], stay: Stay) -> AsyncGenerator[Piece, None]:
         """Leaving this generator, in whatever way, aborts the request and lets its adapter go."""
         detokenizer, stop_strings, count = Detokenizer(self._tokenizer.decode), StopStrings(stops), 0
         try:
