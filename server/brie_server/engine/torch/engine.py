@@ -8,7 +8,7 @@ import torch
 
 from brie_core.errors import BadConfiguration
 from brie_core.weights.base_model import BaseModel
-from brie_core.weights.lora import check_values, read_adapter
+from brie_core.weights.lora import read_adapter
 from brie_server.engine.base import EngineInfo, Prompt, Token
 from brie_server.engine.promises import check_prompt
 from brie_server.engine.thread import EngineThread
@@ -85,7 +85,6 @@ class TorchEngine:
 
     def _prepare(self, folder: Path) -> DeviceAdapter:
         adapter = read_adapter(folder, self._base.linear_modules)
-        check_values(adapter)
         return put_on_device(adapter, self._architecture, self._device, adapter_dtype(self._device, self._dtype))
 
     def _sequence(self, prompt: Prompt) -> Sequence:

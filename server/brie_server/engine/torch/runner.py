@@ -60,6 +60,7 @@ class Runner:
     def unload_adapter(self, digest: str) -> None:
         """Free an adapter; no sequence that uses it may run again."""
         self._adapters.unload(digest)
+        _return_memory(self._device)
 
     def _make_room(self, step: Step) -> None:
         for move in step.moves:
@@ -69,3 +70,11 @@ class Runner:
             self._cache.restore(restore)
         for chunk in step.chunks:
             self._cache.reserve(row_of(chunk.sequence), chunk.start, chunk.end)
+
+
+def _return_memory(device: torch.device) -> None:
+    """Give what is free back to the system: the allocators of GPUs keep it for themselves."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
