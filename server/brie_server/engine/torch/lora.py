@@ -94,7 +94,8 @@ def _fill(values: npt.NDArray[np.float32], modules: Iterable[LoraModule], file: 
         values[start:middle] = module.a.read_float32(file).ravel()
         b_Or = module.b.read_float32(file)
         has_effect = has_effect or bool(b_Or.any())
-        np.multiply(b_Or.T, np.float32(module.scale), out=values[middle:end].reshape(module.rank, -1))
+        with np.errstate(over="ignore"):  # whoever called sees infinities
+            np.multiply(b_Or.T, np.float32(module.scale), out=values[middle:end].reshape(module.rank, -1))
     if not has_effect:
         raise InvalidAdapter(WITHOUT_EFFECT, code="adapter_no_effect")
 
