@@ -26,7 +26,9 @@ async def numbers() -> AsyncIterator[Number]:
 @pytest.mark.parametrize("leaves_after", [0, 1, 3, 99])
 async def test_what_a_stream_comes_from_is_closed_whenever_the_client_leaves(leaves_after: int) -> None:
     """At once, too, though something still refers to it: it is not left to the garbage collector."""
-    closed, sent, gone = [], [], asyncio.Event()
+    closed: list[int] = []
+    sent: list[Any] = []
+    gone = asyncio.Event()
 
     async def aclose() -> None:
         closed.append(len(sent))
