@@ -11,6 +11,7 @@
     ├── Conflict                    409    version_conflict | adapter_in_use
     ├── UnsupportedMedia            415    unsupported_media_type
     ├── Overloaded                  429    server_overloaded     (Retry-After)
+    ├── ClientGone                  499  client_closed_request (nobody reads it; never sent on purpose)
     ├── NotReady                    503    not_ready             (Retry-After)
     ├── EngineFailure               500    engine_failure
     ├── BadConfiguration            500    a setting or a base model that cannot be used; ends the process with its text
@@ -111,6 +112,13 @@ class Overloaded(BrieError):
     type = "rate_limit_error"
     default_code = "server_overloaded"
     retry_after = 2
+
+
+class ClientGone(BrieError):
+    """The client left before its answer was there; this ends the request, and nobody reads it."""
+
+    status = 499
+    default_code = "client_closed_request"
 
 
 class NotReady(BrieError):

@@ -123,6 +123,7 @@ def _wire(settings: Settings, base: ServedModel, database: Database, engine: Eng
         files=FileStore(database, settings.home),
         aliases=aliases,
         adapters=adapters,
+        residency=residency,
         generator=Generator(engine, codec, residency),
         unknown_fields=UnknownFields(),
     )

@@ -115,11 +115,12 @@ def test_seeded_answers_repeat_whatever_runs_beside_them(tiny_model: TinyModel, 
         assert drive(a_scheduler(), runner, [*asked(), seeded])[0][-1] == alone
 
 
-@pytest.mark.parametrize("how", [{"temperature": 0.0}, {"temperature": 1.0}, {"temperature": 1.0, "top_p": 0.5}])
+@pytest.mark.parametrize(("temperature", "top_p"), [(0.0, 1.0), (1.0, 1.0), (1.0, 0.5)])
 def test_a_row_without_numbers_gives_no_token_and_leaves_the_others_alone(
-    device: torch.device, how: dict[str, float]
+    device: torch.device, temperature: float, top_p: float
 ) -> None:
-    sequences = [Sequence(prompt((1,), 5, sampling=Sampling(seed=seed, **how))) for seed in range(3)]
+    how = [Sampling(seed=seed, temperature=temperature, top_p=top_p) for seed in range(3)]
+    sequences = [Sequence(prompt((1,), 5, sampling=each)) for each in how]
     logits = torch.tensor([[0.0, float("nan"), 1.0], [0.0, 50.0, 0.0], [float("inf"), 0.0, 0.0]], device=device)
     assert sample(logits, sequences) == [None, 1, None]
 

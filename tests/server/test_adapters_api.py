@@ -92,6 +92,14 @@ def test_a_refused_adapter_changes_nothing(brie: BrieProcesses, two: tuple[Path,
     assert "torn" not in {model.id for model in brie.client().models.list()}
 
 
+def test_an_adapter_can_be_pinned(brie: BrieProcesses, two: tuple[Path, Path]) -> None:
+    refused = load(brie, "pinned", two[0], pinned="yes")
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "pinned")
+    assert load(brie, "pinned", two[0], pinned=True).status_code == 200
+    assert say(brie, "pinned")[1] != "base"
+    assert unload(brie, "pinned").status_code == 200
+
+
 def test_adapters_show_their_manifest(brie: BrieProcesses, two: tuple[Path, Path]) -> None:
     load(brie, "shown", two[0])
     adapter = httpx2.get(f"{brie.url}/v1/adapters/shown").json()

@@ -126,3 +126,9 @@ def test_the_least_recently_used_adapter_goes_first_and_one_in_use_never() -> No
     assert evictions(residents, 30) == []
     assert evictions(residents, 20) == ["old"]
     assert evictions(residents, 0) == ["old", "new"]
+
+
+def test_pinned_adapters_are_never_dropped() -> None:
+    residents = [Resident("pinned", 10, 0, 0, pinned=True), Resident("old", 10, 0, 1), Resident("new", 10, 0, 2)]
+    assert evictions(residents, 20) == ["old"]
+    assert evictions(residents, 0) == ["old", "new"]

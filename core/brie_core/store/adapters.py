@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from brie_core.durable import publish_folder, remove_folder, staging_folder
+from brie_core.durable import publish_folder, reaching_the_disk, remove_folder, staging_folder
 from brie_core.errors import InvalidAdapter, NotFound
 from brie_core.weights.base_model import file_digest, read_json
 from brie_core.weights.lora import DECISIVE, Adaptable, LoraAdapter, check_values, read_adapter
 
 MANIFEST = "brie.json"
 _WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
+_Identities = tuple[tuple[int, ...] | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,8 @@ class AdapterStore:
     def __init__(self, home: Path) -> None:
         self._folder = home / "adapters"
         self._tmp = home / "tmp"
+        self._just_published: dict[str, _Identities] = {}
+        """The files of versions that this process has published, and not read since."""
 
     def publish(self, source: Path, base: Adaptable, provenance: Mapping[str, Any]) -> AdapterVersion:
         """Check the PEFT folder `source` against its base and keep it as a version; raises InvalidAdapter.
@@ -50,12 +53,15 @@ class AdapterStore:
             built.mkdir()
             for name in (_CONFIG, _WEIGHTS):
                 shutil.copyfile(source / name, built / name)
-            adapter = read_adapter(built, base.linear_modules)  # what counts is the copy: the source may still change
-            check_values(adapter)
-            digest = adapter_digest(adapter, base.digest)
-            manifest = _manifest(built, digest, base, adapter, provenance)
+            with reaching_the_disk(built / _WEIGHTS):  # most of the bytes, meanwhile
+                adapter = read_adapter(built, base.linear_modules)  # the copy counts: the source may still change
+                check_values(adapter)
+                digest = adapter_digest(adapter, base.digest)
+                manifest = _manifest(built, digest, base, adapter, provenance)
             (built / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-            if not publish_folder(built, self._folder / digest):
+            if publish_folder(built, self._folder / digest):
+                self._just_published[digest] = _identities(self._folder / digest)
+            else:
                 self._repair(built, digest, base)
         return self.open(digest)
 
@@ -77,7 +83,11 @@ class AdapterStore:
         return AdapterVersion(digest, folder, read_json(folder / MANIFEST))
 
     def verify(self, version: AdapterVersion, base: Adaptable) -> None:
-        """Read the version's files whole: unchanged since publishing, and of this base, or InvalidAdapter."""
+        """Read the version's files whole: unchanged since publishing, and of this base, or InvalidAdapter.
+
+        The first time after this very process has hashed and published them, it is enough that nothing has touched the
+        files since: any write, by whatever means, changes a file's ctime, which no program can set.
+        """
         if version.manifest["base"]["digest"] != base.digest:
             raise InvalidAdapter(
                 f"Adapter version {version.digest[:12]} was trained on {version.manifest['base']['id']}, "
@@ -85,6 +95,9 @@ class AdapterStore:
                 param="model",
                 code="adapter_base_mismatch",
             )
+        published = self._just_published.pop(version.digest, None)
+        if published is not None and published == _identities(version.folder):
+            return
         for name, entry in version.manifest["files"].items():
             file = version.folder / name
             if not file.is_file() or file_digest(file) != entry["sha256"]:
@@ -97,6 +110,7 @@ class AdapterStore:
     def remove(self, digest: str) -> None:
         """Take a version away in one step; streams that already answer from it are not disturbed."""
         if _is_digest(digest):
+            self._just_published.pop(digest, None)
             remove_folder(self._folder / digest, self._tmp)
 
 
@@ -106,10 +120,19 @@ def adapter_digest(adapter: LoraAdapter, base_digest: str) -> str:
     if isinstance(identity["target_modules"], list):
         identity["target_modules"] = sorted(identity["target_modules"])
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
-    for tensor in sorted((t for m in adapter.modules for t in (m.a, m.b)), key=lambda tensor: tensor.name):
-        digest.update(json.dumps([tensor.name, tensor.dtype, tensor.shape]).encode())
-        digest.update(tensor.read_bytes())
+    with adapter.file.open("rb", buffering=0) as file:
+        for tensor in sorted((t for m in adapter.modules for t in (m.a, m.b)), key=lambda tensor: tensor.name):
+            digest.update(json.dumps([tensor.name, tensor.dtype, tensor.shape]).encode())
+            digest.update(tensor.read_raw(file).data)
     return digest.hexdigest()
+
+
+def _identities(folder: Path) -> _Identities:
+    """What changes when anybody writes to, or replaces, one of a version's files."""
+    stats = [(folder / name).stat() if (folder / name).exists() else None for name in (_CONFIG, _WEIGHTS, MANIFEST)]
+    return tuple(
+        stat and (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for stat in stats
+    )
 
 
 def _manifest(

@@ -103,6 +103,10 @@ aliases = Table(
 )
 
 
+_MOST_CONNECTIONS = 8
+"""All of them are kept: to open one, with its thread and its pragmas, takes longer than ten look-ups."""
+
+
 class Database:
     """One open database."""
 
@@ -135,7 +139,7 @@ async def open_database(settings: Settings) -> Database:
 
 
 def _engine(url: str) -> AsyncEngine:
-    engine = create_async_engine(url)
+    engine = create_async_engine(url, pool_size=_MOST_CONNECTIONS, max_overflow=0)
     if make_url(url).get_backend_name() == "sqlite":
         event.listen(engine.sync_engine, "connect", _set_up_sqlite)
         event.listen(engine.sync_engine, "begin", _begin_sqlite)

@@ -49,6 +49,7 @@ _WITHOUT_EFFECT = frozenset(
         "task_type",
     }
 )
+WITHOUT_EFFECT = "Every lora_B is zero: this adapter was never trained and would answer exactly as its base."
 _INITS_THAT_KEEP_THE_BASE = (None, True, False, "gaussian", "eva", "orthogonal")
 
 
@@ -91,6 +92,11 @@ class LoraAdapter:
     modules: tuple[LoraModule, ...]
 
     @property
+    def file(self) -> Path:
+        """Where all its tensors lie."""
+        return self.modules[0].a.file
+
+    @property
     def num_bytes(self) -> int:
         """Size of all tensors as stored."""
         return sum(module.a.size + module.b.size for module in self.modules)
@@ -111,14 +117,16 @@ def read_adapter(folder: Path, base_modules: Mapping[str, tuple[int, int]]) -> L
 
 def check_values(adapter: LoraAdapter) -> None:
     """Read every tensor once: all values finite, and at least one B not zero, or InvalidAdapter."""
-    for info in (tensor for module in adapter.modules for tensor in (module.a, module.b)):
-        if not np.isfinite(info.read_float32()).all():
-            raise InvalidAdapter(f"{info.name} holds NaN or infinity.", code="adapter_not_finite")
-    if not any(module.b.read_float32().any() for module in adapter.modules):
-        raise InvalidAdapter(
-            "Every lora_B is zero: this adapter was never trained and would answer exactly as its base.",
-            code="adapter_no_effect",
-        )
+    has_effect = False
+    with adapter.file.open("rb", buffering=0) as file:
+        for module in adapter.modules:
+            a, b = module.a.read_float32(file), module.b.read_float32(file)
+            for info, values in ((module.a, a), (module.b, b)):
+                if not np.isfinite(values).all():
+                    raise InvalidAdapter(f"{info.name} holds NaN or infinity.", code="adapter_not_finite")
+            has_effect = has_effect or bool(b.any())
+    if not has_effect:
+        raise InvalidAdapter(WITHOUT_EFFECT, code="adapter_no_effect")
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

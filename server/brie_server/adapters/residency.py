@@ -5,9 +5,11 @@ A request pins the version its model name points at when it arrives; moving or d
 
 import asyncio
 import itertools
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
+from brie_core.errors import InvalidRequest
 from brie_core.store.adapters import AdapterStore
 from brie_core.store.aliases import AliasStore
 from brie_core.weights.lora import Adaptable
@@ -15,6 +17,8 @@ from brie_server.adapters.residency_policy import Resident, evictions
 from brie_server.engine.base import Engine
 
 DEFAULT_BUDGET = 2 * 2**30
+_LOADS_AT_ONCE = 1
+"""More would be no faster: reading and hashing keep a core busy, and the streams want the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,52 +42,130 @@ class Residency:
         self._aliases = aliases
         self._store = store
         self._budget = budget
-        self._residents: dict[str, Resident] = {}
+        self._sizes: dict[str, int] = {}
+        """The bytes of each resident version."""
+        self._users: Counter[str] = Counter()
+        """Requests that hold a version, or wait for it to be loaded."""
+        self._last_used: dict[str, int] = {}
+        self._pins: dict[str, str] = {}
+        """Names that stay loaded, and the version that each was last seen to point at."""
         self._loading: dict[str, asyncio.Task[None]] = {}
         self._dropping: dict[str, asyncio.Task[None]] = {}
+        self._turns = asyncio.Semaphore(_LOADS_AT_ONCE)
         self._ticks = itertools.count()
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that the resident adapters take."""
+        return sum(self._sizes.values())
+
+    @property
+    def num_users(self) -> int:
+        """Requests that hold an adapter or wait for one."""
+        return self._users.total()
 
     async def enter(self, model: str) -> Stay:
         """Hold what `model` points at now, loaded; raises NotFound for an unknown name, never the base instead."""
         if model == self._base.id:
             return Stay(None, lambda: None)
-        version = (await self._aliases.get(model)).version
-        while version not in self._residents:
-            await self._load(version)
-        self._count(version, +1)
-        return Stay(version, lambda: self._leave(version))
+        version = await self._version_of(model)
+        if model in self._pins:
+            self._pins[model] = version
+        return await self._hold(version)
 
     async def check(self, model: str) -> None:
         """Raises NotFound for a name that nothing answers to."""
         if model != self._base.id:
-            await self._aliases.get(model)
+            await self._version_of(model)
+
+    async def pin(self, name: str, version: str) -> None:
+        """Load `version`, and keep whatever `name` points at loaded from here on.
+
+        Raises InvalidRequest, and pins nothing, when the pinned adapters would take more than the budget.
+        """
+        stay = await self._hold(version)
+        try:
+            self._check_pins({**self._pins, name: version})
+            self._pins[name] = version
+        finally:
+            stay.leave()
+
+    def unpin(self, name: str) -> None:
+        """Let the name's adapter be dropped when the budget needs it; one that is not pinned is no error."""
+        self._pins.pop(name, None)
+        self._drop_excess()
+
+    async def _version_of(self, name: str) -> str:
+        """Looked up to the end even if the request is given up: a query that is cut off costs its connection."""
+        return (await asyncio.shield(self._aliases.get(name))).version
+
+    def _check_pins(self, pins: Mapping[str, str]) -> None:
+        if sum(self._sizes.get(version, 0) for version in set(pins.values())) > self._budget:
+            raise InvalidRequest(
+                f"The pinned adapters would take more than the {self._budget} bytes that there are for all adapters: "
+                "unload one that is pinned, or load this one without.",
+                param="pinned",
+                code="pins_exceed_budget",
+            )
+
+    async def _hold(self, version: str) -> Stay:
+        """Counted from before the load on, so that nobody drops it between its arrival and its first use."""
+        self._users[version] += 1
+        try:
+            if version not in self._sizes:
+                await self._load(version)
+        except BaseException:
+            self._leave(version)
+            raise
+        self._last_used[version] = next(self._ticks)
+        return Stay(version, lambda: self._leave(version))
+
+    def _leave(self, version: str) -> None:
+        self._users[version] -= 1
+        if not self._users[version]:
+            del self._users[version]
+        if version in self._sizes:
+            self._last_used[version] = next(self._ticks)
+        self._drop_excess()
 
     async def _load(self, version: str) -> None:
         """Load once, however many requests wait for it; whoever of them goes away, the load goes on."""
         task = self._loading.get(version)
         if task is None:
             task = self._loading[version] = asyncio.create_task(self._read_and_load(version))
-            task.add_done_callback(lambda _done: self._loading.pop(version))
+            task.add_done_callback(lambda done: _forget(self._loading, version, done))
         await asyncio.shield(task)
 
     async def _read_and_load(self, version: str) -> None:
-        if version in self._dropping:
-            await self._dropping[version]
-        found = self._store.open(version)
-        await asyncio.to_thread(self._store.verify, found, self._base)
-        num_bytes = await self._engine.load_adapter(version, found.folder)
-        self._residents[version] = Resident(version, num_bytes, 0, next(self._ticks))
+        async with self._turns:
+            if version in self._dropping:
+                await asyncio.wait([self._dropping[version]])
+            found = self._store.open(version)
+            await asyncio.to_thread(self._store.verify, found, self._base)
+            num_bytes = await self._engine.load_adapter(version, found.folder)
+        self._sizes[version], self._last_used[version] = num_bytes, next(self._ticks)
+        self._drop_excess()
 
-    def _count(self, version: str, change: int) -> None:
-        resident = self._residents[version]
-        self._residents[version] = replace(resident, users=resident.users + change, last_used=next(self._ticks))
-        for dropped in evictions(self._residents.values(), self._budget):
-            self._drop(dropped)
+    def _drop_excess(self) -> None:
+        if self.num_bytes > self._budget:
+            for version in evictions(self._residents(), self._budget):
+                self._drop(version)
 
-    def _leave(self, version: str) -> None:
-        self._count(version, -1)
+    def _residents(self) -> list[Resident]:
+        pinned = set(self._pins.values())
+        return [
+            Resident(version, num_bytes, self._users[version], self._last_used[version], version in pinned)
+            for version, num_bytes in self._sizes.items()
+        ]
 
     def _drop(self, version: str) -> None:
-        del self._residents[version]
+        del self._sizes[version], self._last_used[version]
         task = self._dropping[version] = asyncio.create_task(self._engine.unload_adapter(version))
-        task.add_done_callback(lambda _done: self._dropping.pop(version))
+        task.add_done_callback(lambda done: _forget(self._dropping, version, done))
+
+
+def _forget(tasks: dict[str, asyncio.Task[None]], version: str, done: asyncio.Task[None]) -> None:
+    """Its failure was told to whoever waited for it; if nobody did any longer, it is no news."""
+    del tasks[version]
+    if not done.cancelled():
+        done.exception()

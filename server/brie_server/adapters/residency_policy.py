@@ -14,14 +14,17 @@ class Resident:
     """Requests that answer from it now."""
     last_used: int
     """A counter: larger is more recent."""
+    pinned: bool = False
+    """Never to be dropped."""
 
 
 def evictions(residents: Iterable[Resident], budget: int) -> list[str]:
-    """The least recently used adapters that nobody uses, as many as bring the sum of bytes under `budget`."""
+    """The least recently used of those that are neither used nor pinned, until the sum of bytes is within `budget`."""
     kept = list(residents)
     excess = sum(resident.num_bytes for resident in kept) - budget
     dropped = []
-    for resident in sorted((r for r in kept if not r.users), key=lambda resident: resident.last_used):
+    droppable = (resident for resident in kept if not resident.users and not resident.pinned)
+    for resident in sorted(droppable, key=lambda resident: resident.last_used):
         if excess <= 0:
             break
         dropped.append(resident.version)

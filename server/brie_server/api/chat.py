@@ -9,7 +9,9 @@ from litestar.response import Stream
 
 from brie_core.errors import EngineFailure
 from brie_server.api.answers import answer_headers, text_request, usage_of, wants_usage
+from brie_server.api.disconnects import while_connected
 from brie_server.api.logprobs import chat_logprobs, prompt_logprobs
+from brie_server.api.requests import JsonRequest
 from brie_server.api.services import Given, Services
 from brie_server.api.streaming import event_stream
 from brie_server.generation.answer_text import Piece, ScoredToken
@@ -29,13 +31,19 @@ from brie_server.schema.logprobs import ChatLogprobs
 
 
 @post("/chat/completions", status_code=200, operation_id="createChatCompletion")
-async def create_chat_completion(data: JSONBody[ChatRequest], services: Given) -> Response[ChatCompletion] | Stream:
+async def create_chat_completion(
+    data: JSONBody[ChatRequest], services: Given, request: JsonRequest
+) -> Response[ChatCompletion] | Stream:
     """Answer a conversation, whole or as a stream."""
     services.unknown_fields.note(data)
+    return await while_connected(request, _respond(data, services))
+
+
+async def _respond(data: ChatRequest, services: Services) -> Response[ChatCompletion] | Stream:
     request = await _text_request(data, services)
     answer = await services.generator.begin(request)
     if data.stream:
-        return event_stream(_chunks(answer, data, services), answer_headers(answer))
+        return event_stream(_chunks(answer, data, services), answer_headers(answer), answer.aclose)
     whole = await _whole(answer, data, services)
     if answer.prompt_logprobs is not None:
         told = prompt_logprobs(request.prompt_ids, answer.prompt_logprobs, services.generator.spell)

@@ -9,8 +9,10 @@ from litestar.params import JSONBody
 from litestar.response import Stream
 
 from brie_server.api.answers import answer_headers, text_request, usage_of, wants_usage
+from brie_server.api.disconnects import while_connected
 from brie_server.api.logprobs import Spell, prompt_logprobs, text_logprobs
-from brie_server.api.services import Given
+from brie_server.api.requests import JsonRequest
+from brie_server.api.services import Given, Services
 from brie_server.api.streaming import event_stream
 from brie_server.generation.answer_text import Piece
 from brie_server.generation.generator import Answer
@@ -20,9 +22,15 @@ DEFAULT_MAX_TOKENS = 16
 
 
 @post("/completions", status_code=200, operation_id="createCompletion")
-async def create_completion(data: JSONBody[CompletionRequest], services: Given) -> Response[Completion] | Stream:
+async def create_completion(
+    data: JSONBody[CompletionRequest], services: Given, request: JsonRequest
+) -> Response[Completion] | Stream:
     """Continue a text, whole or as a stream."""
     services.unknown_fields.note(data)
+    return await while_connected(request, _respond(data, services))
+
+
+async def _respond(data: CompletionRequest, services: Services) -> Response[Completion] | Stream:
     prompt_ids = await services.generator.text_prompt(data.model, data.prompt)
     max_tokens = data.max_tokens or DEFAULT_MAX_TOKENS
     request = text_request(data, prompt_ids, max_tokens=max_tokens, logprobs=data.logprobs)
@@ -38,7 +46,8 @@ async def create_completion(data: JSONBody[CompletionRequest], services: Given) 
     spell = services.generator.spell
     told = None if data.logprobs is None else spell
     if data.stream:
-        return event_stream(_parts(answer, empty, told, with_usage=wants_usage(data)), answer_headers(answer))
+        parts = _parts(answer, empty, told, with_usage=wants_usage(data))
+        return event_stream(parts, answer_headers(answer), answer.aclose)
     whole = await _whole(answer, empty, told)
     if answer.prompt_logprobs is not None:
         of_prompt = {"prompt_logprobs": prompt_logprobs(prompt_ids, answer.prompt_logprobs, spell)}

@@ -28,9 +28,13 @@ async def load_lora_adapter(data: JSONBody[LoadAdapter], services: Given) -> str
     folder = _allowed_folder(Path(data.lora_path), services.settings)
     source = {"source": {"kind": "import", "folder": folder.name}}
     version = await asyncio.to_thread(services.adapters.publish, folder, services.base, source)
+    if data.pinned:
+        await services.residency.pin(data.lora_name, version.digest)
     await services.aliases.move(
         data.lora_name, version.digest, expected=known, check=lambda: services.adapters.open(version.digest)
     )
+    if not data.pinned:
+        services.residency.unpin(data.lora_name)
     return f"Success: LoRA adapter '{data.lora_name}' added successfully."
 
 

@@ -86,6 +86,7 @@ async def remove_name(name: str, services: Services) -> None:
     if job := await _export_of((await services.aliases.get(name)).version, services):
         raise Conflict(f"{name!r} is being exported by {job.id}: wait for it or cancel it.", code="adapter_in_use")
     nameless = await services.aliases.delete(name)
+    services.residency.unpin(name)
     if nameless is not None and await _export_of(nameless, services) is None:
         services.adapters.remove(nameless)
 

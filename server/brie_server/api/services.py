@@ -1,9 +1,9 @@
 """What the routes are given: the stores, the base model and the generator. It knows no route."""
 
 from dataclasses import dataclass
-from typing import Annotated
 
-from litestar.params import Dependency
+from litestar.di import NamedDependency
+from litestar.params import SkipValidation
 
 from brie_core.errors import InvalidRequest
 from brie_core.settings import Settings
@@ -13,6 +13,7 @@ from brie_core.store.files import FileStore
 from brie_core.store.job_store import JobStore
 from brie_core.weights.base_model import BaseModel
 from brie_core.weights.gguf_model import ServedModel
+from brie_server.adapters.residency import Residency
 from brie_server.api.requests import UnknownFields
 from brie_server.generation.generator import Generator
 
@@ -28,6 +29,7 @@ class Services:
     files: FileStore
     aliases: AliasStore
     adapters: AdapterStore
+    residency: Residency
     generator: Generator
     unknown_fields: UnknownFields
 
@@ -47,5 +49,5 @@ class Services:
         )
 
 
-Given = Annotated[Services, Dependency(skip_validation=True)]
+Given = NamedDependency[SkipValidation[Services]]
 """Taken as it is: there is nothing to validate in what the application itself provides."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -42,6 +42,8 @@ class Answer:
     version: str | None
     """Digest of the adapter version that answers; None is the base model."""
     pieces: AsyncIterator[Piece]
+    aclose: Callable[[], Awaitable[None]]
+    """Stop, and let engine and adapter go; no error once all pieces were taken. Nobody may be waiting for a piece."""
     prompt_logprobs: tuple[Logprobs | None, ...] | None = None
     """Where they were asked for, one for each token of the prompt; None for its first."""
 
@@ -90,7 +92,7 @@ class Generator:
         pieces = self._pieces(prompt, request.stop, stay)
         first = await anext(pieces)
         answer_id, whole = secrets.token_hex(12), _chain(first, pieces)
-        return Answer(answer_id, len(prompt.token_ids), stay.version, whole, first.prompt_logprobs)
+        return Answer(answer_id, len(prompt.token_ids), stay.version, whole, pieces.aclose, first.prompt_logprobs)
 
     def _prompt(self, request: TextRequest, version: str | None) -> Prompt:
         context = self._engine.info().context_length
@@ -115,7 +117,7 @@ class Generator:
             prompt_logprobs=request.prompt_logprobs,
         )
 
-    async def _pieces(self, prompt: Prompt, stops: Sequence[str], stay: Stay) -> AsyncIterator[Piece]:
+    async def _pieces(self, prompt: Prompt, stops: Sequence[str], stay: Stay) -> AsyncGenerator[Piece, None]:
         """Leaving this generator, in whatever way, aborts the request and lets its adapter go."""
         answer = AnswerText(self._tokenizer.decode, stops, prompt.min_tokens)
         try:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from brie_core.wire import Resource
-from brie_server.schema.common import Body, Name, StrictBody
+from brie_server.schema.common import Body, Flag, Name, StrictBody
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -41,6 +41,8 @@ class LoadAdapter(Body):
     lora_name: Name
     lora_path: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
     load_inplace: bool = False
+    pinned: Flag = False
+    """Not vLLM's: load it now, and keep it loaded."""
 
 
 class UnloadAdapter(Body):

@@ -51,7 +51,7 @@ def test_what_a_config_leaves_out_is_as_in_transformers() -> None:
 
 def test_what_gemma3_leaves_out_is_as_in_transformers() -> None:
     architecture, theirs = read_architecture(GEMMA3), Gemma3TextConfig(num_hidden_layers=6, num_attention_heads=4)
-    ropes = theirs.rope_parameters
+    ropes: Any = theirs.rope_parameters
     full, sliding = (Rope(ropes[f"{kind}_attention"]["rope_theta"], None) for kind in ("full", "sliding"))
     assert architecture.attentions == (*[Attention(theirs.sliding_window, sliding)] * 5, Attention(None, full))
     assert architecture.score_scale == theirs.query_pre_attn_scalar**-0.5

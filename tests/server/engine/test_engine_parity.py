@@ -55,7 +55,8 @@ class Subject:
 @pytest.fixture(scope="module", params=FAMILIES)
 def subject(request: pytest.FixtureRequest, tiny_models: dict[str, TinyModel]) -> Subject:
     model = tiny_models[request.param]
-    runner, references = make_runner(model.base), {}
+    runner = make_runner(model.base)
+    references: dict[tuple[int, str | None], Reference] = {}
     for asker in ASKERS:
         folder = model.adapter(asker) if asker else None
         if asker and folder:

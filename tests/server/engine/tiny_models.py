@@ -107,7 +107,7 @@ class TinyModel:
 
     def logits(self, token_ids: tuple[int, ...], adapter: Path | None = None) -> torch.Tensor:
         """The same before it is normalized."""
-        model = _load(self.base.folder)
+        model = load_reference(self.base.folder)
         with _future_warnings_ignored(), torch.no_grad():
             model = PeftModel.from_pretrained(model, adapter) if adapter else model
             logits: torch.Tensor = model(input_ids=torch.tensor([token_ids])).logits[0]

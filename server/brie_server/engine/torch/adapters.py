@@ -19,6 +19,10 @@ from brie_server.engine.torch.shapes import EXACT, Shapes
 _SMALLEST_RANK = 8
 _ROOMY = 8
 """Slots that a pool has before adapters must make place for each other: requests in turn then copy nothing."""
+_RESERVED = 32
+"""Slots that a pool on a CPU grows into without copying what it holds, which would stall all answers."""
+_SPARSE = 4
+"""A pool of which no more than one slot in so many is taken is given up; the next step puts back what it needs."""
 
 
 class Adapters:
@@ -57,9 +61,11 @@ class Adapters:
         if (adapter := self._loaded.pop(digest, None)) is None:
             return
         rank = _pool_rank(adapter)
-        self._slots[rank].pop(digest, None)
-        if not self._slots[rank]:
-            self._pools.pop(rank, None)
+        slots = self._slots[rank]
+        slots.pop(digest, None)
+        if rank in self._pools and len(slots) * _SPARSE <= self._pools[rank].num_slots:
+            del self._pools[rank]
+            slots.clear()
 
     def batch(self, tokens: Sequence[tuple[str | None, int]]) -> LoraBatch | None:
         """For a step with runs of so many tokens of these digests; None when all of them are the base model's."""
@@ -83,7 +89,8 @@ class Adapters:
         """See to it that each has a slot in its pool."""
         pool = self._pools.get(rank)
         if pool is None:
-            pool = self._pools[rank] = Pool(rank, self._architecture, self._like)
+            reserved = _RESERVED if self._like.device.type == "cpu" else 0
+            pool = self._pools[rank] = Pool(rank, self._architecture, self._like, reserved)
         slots = self._slots[rank]
         wanted = list(digests)
         for digest in wanted:

@@ -50,14 +50,12 @@ def choose_target(device: torch.device, dtype: torch.dtype) -> Target:
     return Target(device, dtype, Shapes(few=device.type == "mps"), rows_for(device, dtype))
 
 
-def give_back(device: torch.device) -> None:
-    """Return what torch's allocator keeps unused, if it is much: the trainer beside us wants the same memory."""
+def give_back(device: torch.device, most_kept: int = _IDLE_BYTES) -> None:
+    """Return what torch's allocator keeps unused, if it is so much: the trainer beside us wants the same memory."""
     if device.type == "mps":
-        if torch.mps.driver_allocated_memory() - torch.mps.current_allocated_memory() > _IDLE_BYTES:
+        if torch.mps.driver_allocated_memory() - torch.mps.current_allocated_memory() > most_kept:
             torch.mps.empty_cache()
-    elif (
-        device.type == "cuda" and torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device) > _IDLE_BYTES
-    ):
+    elif device.type == "cuda" and torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device) > most_kept:
         torch.cuda.empty_cache()
 
 

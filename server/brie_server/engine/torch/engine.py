@@ -9,7 +9,7 @@ import torch
 
 from brie_core.errors import BadConfiguration
 from brie_core.weights.base_model import BaseModel
-from brie_core.weights.lora import check_values, read_adapter
+from brie_core.weights.lora import read_adapter
 from brie_server.engine.base import EngineInfo, Prompt, Token
 from brie_server.engine.promises import check_prompt
 from brie_server.engine.thread import EngineThread
@@ -86,7 +86,6 @@ class TorchEngine:
 
     def _prepare(self, folder: Path) -> Any:
         adapter = read_adapter(folder, self._base.linear_modules)
-        check_values(adapter)
         return self._convert(adapter)
 
     def _sequence(self, prompt: Prompt) -> Sequence:

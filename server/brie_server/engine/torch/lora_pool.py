@@ -4,6 +4,8 @@ A pool's tensors hold one adapter in each slot. A step multiplies each token wit
 one batched product over slots: nothing is merged, nothing is masked, and there is no active adapter.
 """
 
+import math
+import mmap
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -11,7 +13,7 @@ import torch
 from torch import Tensor
 
 from brie_server.engine.torch.architecture import PARTS, Architecture, Site
-from brie_server.engine.torch.lora import DeviceAdapter, Place
+from brie_server.engine.torch.lora import DeviceAdapter, Pair, Place
 from brie_server.engine.torch.lora_share import Share
 from brie_server.engine.torch.rows import replace_rows
 
@@ -31,12 +33,14 @@ class _Stack:
 class Pool:
     """Slots for adapters of at most one rank; it doubles when it is full."""
 
-    def __init__(self, rank: int, architecture: Architecture, like: Tensor) -> None:
+    def __init__(self, rank: int, architecture: Architecture, like: Tensor, num_reserved: int = 0) -> None:
+        """`num_reserved` slots are grown into without a copy; on a CPU they take no memory before they are filled."""
         self.rank = rank
         self._architecture = architecture
         self._like = like
         self._stacks: dict[Place, _Stack] = {}
         self._num_slots = 0
+        self._num_reserved = num_reserved
 
     @property
     def num_slots(self) -> int:
@@ -45,42 +49,57 @@ class Pool:
 
     @property
     def num_bytes(self) -> int:
-        """Memory it holds."""
-        return sum(tensor.nbytes for stack in self._stacks.values() for tensor in stack.tensors)
+        """Memory that its slots hold."""
+        reserved = sum(tensor.nbytes for stack in self._stacks.values() for tensor in stack.tensors)
+        return reserved // max(self._num_reserved, 1) * self._num_slots
 
     def grow(self, num_slots: int) -> None:
         """Have so many slots, the new ones empty."""
-        for place, old in self._stacks.items():
-            new = self._empty(place, num_slots)
-            for to, origin in zip(new.tensors, old.tensors, strict=True):
-                to[: self._num_slots] = origin
-            self._stacks[place] = new
+        if num_slots > self._num_reserved:
+            self._num_reserved = num_slots
+            for place, old in self._stacks.items():
+                new = self._empty(place)
+                for to, origin in zip(new.tensors, old.tensors, strict=True):
+                    to[: self._num_slots] = origin[: self._num_slots]
+                self._stacks[place] = new
         self._num_slots = num_slots
 
     def put(self, slot: int, adapter: DeviceAdapter) -> None:
         """Fill a slot; nothing is left of the adapter that was in it."""
         for place in adapter.pairs.keys() - self._stacks.keys():
-            self._stacks[place] = self._empty(place, self._num_slots)
+            self._stacks[place] = self._empty(place)
         for place, stack in self._stacks.items():
-            for tensor in stack.tensors:
-                tensor[slot] = 0
-            for part, pair in enumerate(adapter.pairs.get(place, ())):
-                if pair:
-                    start, rank = part * self.rank, pair.a_rI.shape[0]
-                    stack.a_SKI[slot, start : start + rank] = pair.a_rI
-                    stack.b_SrO[part][slot, :rank] = pair.b_rO
+            pairs = adapter.pairs.get(place) or (None,) * len(stack.b_SrO)
+            for a_rI, b_SrO, pair in zip(torch.split(stack.a_SKI[slot], self.rank), stack.b_SrO, pairs, strict=True):
+                _put(pair, a_rI, b_SrO[slot])
 
     def stack(self, layer: int, site: Site) -> _Stack | None:
         """The pairs of a site, None where no adapter of this pool has any."""
         return self._stacks.get((layer, site))
 
-    def _empty(self, place: Place, num_slots: int) -> _Stack:
+    def _empty(self, place: Place) -> _Stack:
         shapes = [self._architecture.shape(part) for part in PARTS[place[1]]]
-        zeros = self._like.new_zeros
         return _Stack(
-            zeros(num_slots, len(shapes) * self.rank, shapes[0][1]),
-            tuple(zeros(num_slots, self.rank, num_outputs) for num_outputs, _ in shapes),
+            self._zeros(self._num_reserved, len(shapes) * self.rank, shapes[0][1]),
+            tuple(self._zeros(self._num_reserved, self.rank, num_outputs) for num_outputs, _ in shapes),
         )
+
+    def _zeros(self, *shape: int) -> Tensor:
+        num_bytes = math.prod(shape) * self._like.itemsize
+        if self._like.device.type != "cpu" or not num_bytes:
+            return self._like.new_zeros(shape)
+        pages = mmap.mmap(-1, num_bytes)  # zeros that become memory page by page, when they are written to
+        return torch.frombuffer(pages, dtype=self._like.dtype).view(shape)
+
+
+def _put(pair: Pair | None, a_rI: Tensor, b_rO: Tensor) -> None:
+    """Each number is written once: this is done between two steps of everybody's answers."""
+    rank = 0
+    if pair:
+        rank = pair.a_rI.shape[0]
+        a_rI[:rank], b_rO[:rank] = pair.a_rI, pair.b_rO
+    if rank < a_rI.shape[0]:
+        a_rI[rank:], b_rO[rank:] = 0, 0
 
 
 class PoolBatch:

@@ -83,6 +83,7 @@ class Runner:
     def unload_adapter(self, digest: str) -> None:
         """Free an adapter; no sequence that uses it may run again."""
         self._adapters.unload(digest)
+        give_back(self._target.device, most_kept=0)
 
     def _make_room(self, step: Step) -> None:
         for move in step.moves:

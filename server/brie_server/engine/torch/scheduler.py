@@ -3,18 +3,20 @@
 The cache is a rectangle of rows x capacity tokens within a budget. The rules, in the order `plan` applies them:
 
 1. A running sequence that grew past the rectangle makes it longer. If that does not fit, the youngest running sequence
-   goes back to the head of the queue, until it fits. One sequence alone always fits.
+   goes back to wait before all others, until it fits. One sequence alone always fits.
 2. The rows in use are 0 to n-1: who sits above a freed row moves down into it.
-3. The oldest waiting sequence is admitted while a row more, at the length that all of them will soon need, fits.
+3. The waiting sequence whose turn it is is admitted while a row more, at the length that all of them will soon need,
+   fits; none passes it. Turns (`waiting`): first those that were sent back; then the oldest of the adapter with the
+   fewest rows; but the oldest of all once it was passed so often.
 4. A step computes one token for each sequence that decodes, and a limited number of tokens of prompts, oldest first, so
    that a long prompt does not stall the answers that are already streaming. Whoever has tokens in the cache is in it.
 5. A prompt begins where the kept blocks of earlier prompts end (`prefix`), and leaves its own blocks behind. One whose
    logprobs are wanted begins at its beginning, because they come with the computing.
 
-Running sequences are older than all waiting ones, so the oldest always makes progress and nobody starves.
+Running sequences were admitted before all waiting ones, so the first of them always makes progress; and each that waits
+is admitted after a bounded number of others. Nobody starves.
 """
 
-from collections import deque
 from collections.abc import Iterable
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from brie_server.engine.base import Token
 from brie_server.engine.torch.prefix import BLOCK, PrefixIndex
 from brie_server.engine.torch.sequence import Sequence, row_of
 from brie_server.engine.torch.step import Chunk, Keep, Move, Rectangle, Restore, Step, in_order
+from brie_server.engine.torch.waiting import Waiting
 
 ROOM = 64
 """Tokens a newcomer must be able to grow before the rectangle may be full: else it would be preempted at once."""
@@ -54,8 +57,9 @@ class Scheduler:
         self._limits = limits
         self._token_budget = token_budget
         self._context_length = context_length
-        self._waiting: deque[Sequence] = deque()
+        self._waiting = Waiting()
         self._running: list[Sequence] = []
+        """In the order of admission."""
         self._rectangle = Rectangle()
         self._prefixes = PrefixIndex(limits.max_blocks)
         self._dropped: tuple[int, ...] = ()
@@ -64,6 +68,11 @@ class Scheduler:
     def is_idle(self) -> bool:
         """Whether there is nothing to do."""
         return not self._waiting and not self._running
+
+    @property
+    def running(self) -> SequenceOf[Sequence]:
+        """The sequences that hold a row, in the order of admission."""
+        return self._running
 
     @property
     def num_running(self) -> int:
@@ -80,7 +89,7 @@ class Scheduler:
         most = self._limits.max_rows + self._limits.max_waiting
         if self.num_running + self.num_waiting >= most:
             raise Overloaded(f"{most} requests are in progress, which is all that is taken at once: try again soon.")
-        self._waiting.append(sequence)
+        self._waiting.add(sequence)
 
     def abort(self, sequence: Sequence) -> None:
         """Forget a sequence wherever it is; one that is unknown or finished is no error."""
@@ -131,10 +140,10 @@ class Scheduler:
     def _preempt_youngest(self) -> None:
         sequence = self._running.pop()
         sequence.restart()
-        self._waiting.appendleft(sequence)
+        self._waiting.put_back(sequence)
 
     def _compact(self) -> Iterable[Move]:
-        """Rule 2; `_running` keeps its order by age."""
+        """Rule 2; `_running` keeps its order."""
         free = sorted(set(range(len(self._running))) - {row_of(sequence) for sequence in self._running})
         above = [sequence for sequence in self._running if row_of(sequence) >= len(self._running)]
         for sequence, target in zip(above, free, strict=True):
@@ -145,10 +154,10 @@ class Scheduler:
     def _admit(self) -> None:
         """Rule 3."""
         while self._waiting and len(self._running) < self._limits.max_rows:
-            together = [*self._running, self._waiting[0]]
-            if not self._fits(self._need(together, ROOM)):
+            newcomer = self._waiting.next(self._running)
+            if not self._fits(self._need([*self._running, newcomer], ROOM)):
                 return
-            newcomer = self._waiting.popleft()
+            self._waiting.admit(newcomer)
             newcomer.row = len(self._running)
             self._running.append(newcomer)
 

@@ -18,6 +18,8 @@ class Sequence:
     """How many of the tokens have their keys and values in the cache."""
     row: int | None = field(init=False, default=None)
     """Its row in the cache while it runs."""
+    times_passed: int = field(init=False, default=0)
+    """How often a younger one was admitted while it was the oldest that waited."""
     finish: FinishReason | None = field(init=False, default=None)
     random: Random = field(init=False)
     """Its own source of chance, so that what runs beside it cannot change its answer."""
