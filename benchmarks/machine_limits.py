@@ -1,6 +1,6 @@
 """How fast this machine can be: memory bandwidth, matrix products, and the engine's own linear layers against both.
 
-    python benchmarks/machine_limits.py [--seconds 1]
+    python benchmarks/machine_limits.py [--seconds 1] [--dtypes float32,bfloat16]
 
 A decode step reads every weight once, so bandwidth / weight bytes bounds the steps per second; a prompt's tokens are
 bounded by the products. It knows torch and the layer that the engine multiplies with, and no server.
@@ -19,6 +19,7 @@ import machine
 from brie_core.settings import Settings
 from brie_core.weights.base_model import BaseModel
 from brie_core.weights.resolve import resolve_base_model
+from brie_server.engine.torch.device import choose_dtype
 from brie_server.engine.torch.linear import Linear
 
 _BYTES = 2**29
@@ -84,18 +85,21 @@ def main() -> None:
     """Print the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=1.0, help="for each figure")
+    parser.add_argument("--dtypes", default="float32,auto", help="as BRIE_DTYPE, separated by commas")
     given = parser.parse_args()
+    cpu = torch.device("cpu")
+    dtypes = list(dict.fromkeys(choose_dtype(name, cpu) for name in given.dtypes.split(",")))
     reading, copying = bandwidth(given.seconds)
     print("\n".join(f"- {fact}" for fact in machine.facts()))
     print(f"- {torch.get_num_threads()} threads: reading {reading:.1f} GB/s, copying {copying:.1f} GB/s")
-    for dtype in (torch.float32, torch.bfloat16):
+    for dtype in dtypes:
         print(f"- {dtype} product of {_SIZE} x {_SIZE}: {product_rate(dtype, given.seconds):.0f} GFLOP/s")
     print(
         "\n| layers of a step in | rows | ms | weights GB/s | GFLOP/s | tokens/s at most |\n|---|---|---|---|---|---|"
     )
     with tempfile.TemporaryDirectory(prefix="brie-benchmark-") as work, torch.inference_mode():
         base = resolve_base_model(Settings(home=Path(work)))
-        for dtype in (torch.float32, torch.bfloat16):
+        for dtype in dtypes:
             print("\n".join(step_lines(base, dtype, given.seconds)))
 
 

@@ -124,6 +124,8 @@ def _write(given: argparse.Namespace, rows: list[Row], notes: list[str]) -> None
         ("Every run", report.raw(rows)),
     ]
     told = f"Medians of {given.rounds} rounds; {given.tokens} new tokens, greedy, over HTTP with SSE; times in ms."
+    if (given.few, given.many) != (8, 64):
+        told += f" A trial: '8 adapters' were {given.few}, '64 adapters' {given.many}."
     text = report.page("Serving, side by side", [*machine.facts(given.peers_home), told], sections)
     given.out.mkdir(parents=True, exist_ok=True)
     file = given.out / f"{machine.file_stem('serve', given.hardware)}.md"
