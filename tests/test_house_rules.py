@@ -9,7 +9,7 @@ import pytest
 import brie_core
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("core", "server", "trainer", "convert", "clients")
+PACKAGES = ("core", "server", "trainer", "convert", "clients", "benchmarks")
 SOURCES = sorted(path for folder in PACKAGES for path in (ROOT / folder).rglob("*.py"))
 
 
