@@ -53,8 +53,8 @@ async def test_one_prompt_through_base_and_adapters_in_turn_is_answered_as_in_a_
 ) -> None:
     engine = start_llamacpp(tiny_gguf)
     kinds = [None, "plain", None, "all-linear", "plain", None]
-    for kind in filter(None, set(kinds)):
-        await engine.load_adapter(kind, tiny_model.adapter(kind))
+    for digest in ("plain", "all-linear"):
+        await engine.load_adapter(digest, tiny_model.adapter(digest))
     for kind in kinds:
         expected = tiny_model.reference(ASKED, NEW, tiny_model.adapter(kind) if kind else None)
         assert await answer(engine, prompt(ASKED, NEW, adapter=kind)) == expected, kind
