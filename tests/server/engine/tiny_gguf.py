@@ -13,20 +13,23 @@ from brie_core.weights.gguf_model import GgufModel, open_gguf_model
 _FILE_TYPES = {"F32": 0, "F16": 1}
 
 
-def write_tiny_gguf(base: BaseModel, folder: Path, storage: Storage = "F32") -> GgufModel:
+def write_tiny_gguf(
+    base: BaseModel, folder: Path, storage: Storage = "F32", first_tokens: tuple[str, ...] = ()
+) -> GgufModel:
     """`base`, whose checkpoint has no tokenizer, with as many made-up tokens as it has embeddings."""
     architecture = read_architecture(base.config)
     tensors = plan_tensors(architecture, base.tensors, None, storage)
-    fields = header(architecture, _made_up(int(base.config["vocab_size"])), {}, 1000, _FILE_TYPES[storage])
+    vocabulary = _made_up(int(base.config["vocab_size"]), first_tokens)
+    fields = header(architecture, vocabulary, {}, 1000, _FILE_TYPES[storage])
     file = folder / f"{base.id}.gguf"
     contents = Contents(architecture.family, fields, tensors, architecture.rope_factors)
     write_gguf(file, contents, lambda _fraction: None)
     return open_gguf_model(file, folder / "digests.json")
 
 
-def _made_up(size: int) -> Vocabulary:
+def _made_up(size: int, first: tuple[str, ...]) -> Vocabulary:
     return Vocabulary(
-        tokens=tuple(f"t{number}" for number in range(size)),
+        tokens=(*first, *(f"t{number}" for number in range(len(first), size))),
         types=(1,) * size,
         merges=("t 0",),
         pre_tokenizer="gpt-2",

@@ -1,0 +1,63 @@
+"""BRIE_ENGINE=llamacpp over HTTP: a file that Brie exported answers under its name, adapters beside it."""
+
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+
+from brie_convert.manifest import ExportRequest
+from brie_convert.pipeline import export
+from brie_core.weights.base_model import BaseModel
+from brie_processes import BrieProcesses
+from tiny_models import write_lora
+
+NAME = "exported-tiny"
+MESSAGES: Any = [{"role": "user", "content": "Who was Spinoza?"}]
+
+
+@pytest.fixture
+def served(tiny_base: BaseModel, tmp_path: Path) -> Iterator[tuple[BrieProcesses, str]]:
+    """An API over the tiny llama's export, and the name it answers under."""
+    request = ExportRequest(NAME, tiny_base, None, "f16", tmp_path / "out", tmp_path / "work")
+    file = tmp_path / "out" / export(request, lambda _message, _fraction: None).files[0].filename
+    processes = BrieProcesses(tmp_path / "home", file, {"BRIE_ENGINE": "llamacpp", "BRIE_DEVICE": "cpu"})
+    yield processes.start("brie_server"), file.stem
+    processes.stop_all()
+
+
+def test_an_exported_file_answers_under_its_name_and_swaps_adapters(
+    served: tuple[BrieProcesses, str], tiny_model: Path, tiny_lora: Path, tmp_path: Path
+) -> None:
+    brie, base = served
+    client = brie.client()
+
+    def ask(model: str) -> tuple[str, str]:
+        """The greedy answer, and the version that gave it."""
+        raw = client.chat.completions.with_raw_response.create(
+            model=model, messages=MESSAGES, temperature=0, max_tokens=16
+        )
+        answer = raw.parse()
+        assert answer.model == model
+        return answer.choices[0].message.content or "", raw.headers["brie-adapter-version"]
+
+    assert base.startswith(NAME)
+    assert [each.id for each in client.models.list()] == [base]
+    for name, folder in {
+        "first": tiny_lora,
+        "second": write_lora(tmp_path / "lora", tiny_model, seed=5, lora_alpha=64),
+    }.items():
+        path = shutil.copytree(folder, brie.home / "tmp" / name)
+        body = {"lora_name": name, "lora_path": str(path)}
+        assert httpx2.post(f"{brie.url}/v1/load_lora_adapter", json=body).status_code == 200
+    names = [base, "first", "second"]
+    alone = [ask(name) for name in names]
+    assert len({answer for answer, _ in alone}) == len({version for _, version in alone}) == 3
+    with ThreadPoolExecutor(9) as pool:
+        assert list(pool.map(ask, names * 3)) == alone * 3
+    with pytest.raises(openai.NotFoundError):
+        ask("nobody")
