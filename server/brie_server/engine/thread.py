@@ -12,13 +12,15 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
 
 from brie_core.errors import BrieError, EngineFailure, NotFound, NotReady
 from brie_server.engine.base import Prompt, Token
 
 logger = logging.getLogger(__name__)
+PATIENCE_S = 5.0
+"""How long a thread that has nothing to do keeps what it computed with."""
 _T = TypeVar("_T")
 _Answer = Token | BrieError
 
@@ -55,6 +57,10 @@ class Scheduler(Protocol[SequenceT]):
 
     def advance(self, step: Any, sampled: Any, /) -> list[tuple[SequenceT, Token | None]]:
         """What the step gave; None for a sequence that the model gave no number for, which has left."""
+        ...
+
+    def rest(self) -> None:
+        """Nothing runs, and the runner is about to give back what it computed with."""
         ...
 
     def forget(self, adapter: str, /) -> None:
@@ -168,10 +174,17 @@ class EngineThread(Generic[SequenceT, RunnerT]):
 
     def _take_commands(self, runner: RunnerT) -> None:
         if self._scheduler.is_idle:
-            runner.release()
-            self._inbox.get()(runner)
+            self._next_command(runner)(runner)
         while not self._inbox.empty():
             self._inbox.get()(runner)
+
+    def _next_command(self, runner: RunnerT) -> Callable[[RunnerT], None]:
+        """Whoever asks again soon finds the cache as it was: making it anew takes longer than a step."""
+        with suppress(Empty):
+            return self._inbox.get(timeout=PATIENCE_S)
+        self._scheduler.rest()
+        runner.release()
+        return self._inbox.get()
 
     def _step(self, runner: RunnerT) -> None:
         affected = list(self._requests)

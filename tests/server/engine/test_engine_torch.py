@@ -124,7 +124,7 @@ async def test_a_cache_that_cannot_grow_fails_who_grew_and_serves_who_waits(
     enlarge, attempts = Cache._enlarged, iter(range(1_000_000))
 
     def failing(self: Cache, old: torch.Tensor, rectangle: Rectangle) -> torch.Tensor:
-        return out_of_memory(old) if next(attempts) == 5 else enlarge(self, old, rectangle)
+        return out_of_memory(old) if next(attempts) == 3 else enlarge(self, old, rectangle)
 
     monkeypatch.setattr(Cache, "_enlarged", failing)
     both = (answer(engine, prompt(ASKED, max_tokens)) for max_tokens in (50, 5))
@@ -202,11 +202,22 @@ def test_several_event_loops_are_served_and_one_that_died_is_forgotten(
     assert stream
 
 
-async def test_the_cache_is_given_back_when_idle(tiny_model: TinyModel, start: Start) -> None:
-    engine = start(tiny_model.base)
+def cache_size(engine: TorchEngine) -> "asyncio.Future[int]":
+    return asyncio.wrap_future(engine._thread.call(lambda runner: runner._cache.layer(0).numel()))
+
+
+async def test_the_cache_is_given_back_when_idle_and_the_next_begins_small(
+    tiny_model: TinyModel, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = start(tiny_model.base, smallest_capacity=16)
+    await answers(engine, [prompt(ASKED, 5)] * 8)
+    large = await cache_size(engine)
+    monkeypatch.setattr("brie_server.engine.thread.PATIENCE_S", 0.0)
     await answer(engine, prompt(ASKED, 5))
-    future = engine._thread.call(lambda runner: runner._cache.layer(0).numel())
-    assert await asyncio.wrap_future(future) == 0
+    await until(lambda: engine._thread._runner is not None and not engine._thread._runner._cache.layer(0).numel())
+    monkeypatch.setattr("brie_server.engine.thread.PATIENCE_S", 60.0)
+    await answer(engine, prompt(ASKED, 5))
+    assert 0 < await cache_size(engine) < large
 
 
 async def test_a_budget_below_the_models_context_shortens_it(tiny_model: TinyModel, start: Start) -> None:

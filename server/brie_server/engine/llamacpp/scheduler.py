@@ -124,6 +124,9 @@ class Scheduler:
         elif sequence in self._waiting:
             self._waiting.remove(sequence)
 
+    def rest(self) -> None:
+        """Nothing to do: the cache stays, and what it holds may be the next prompt's beginning."""
+
     def forget(self, adapter: str) -> None:
         """Nothing that was computed with this adapter is used again."""
         for place in self._free:

@@ -113,6 +113,10 @@ class Scheduler:
         dropped, self._dropped = self._dropped + self._prefixes.drop_excess(), ()
         return Step(moves, self._rectangle, chunks, restores, keeps, dropped)
 
+    def rest(self) -> None:
+        """Nothing runs, and the cache is given back: the next one begins small."""
+        self._rectangle = Rectangle()
+
     def forget(self, adapter: str) -> None:
         """Keep nothing of an adapter any longer; the next step drops its blocks."""
         self._dropped += self._prefixes.drop_adapter(adapter)

@@ -322,18 +322,29 @@ struct Low {
         default: low.template CALL<4>(__VA_ARGS__);           \
     }
 
-// Adds to out what each group's adapter makes of x, in two passes that share the threads: down to the ranks, and up.
+// Tiles from which each thread takes whole ones; fewer are cut into shares, and the threads meet between the passes.
+constexpr int64_t MANY_TILES = 6;
+
+// Adds to out what each group's adapter makes of x: down to the ranks, and up.
 template <class T>
 void lora(const Low<T> &low, const Group *groups) {
     std::vector<Tile> tiles;
     for (int64_t g = 0; g < low.site.num_groups; g++)
         for (int64_t m = 0; groups[g].a_KI && m < groups[g].count; m += TOGETHER)
             tiles.push_back({groups + g, groups[g].first + m, std::min(TOGETHER, groups[g].count - m)});
-    int64_t num_tiles = int64_t(tiles.size()), shares = num_tiles < 8 ? 8 : 1;
+    int64_t num_tiles = int64_t(tiles.size()), shares = 8;
+    if (num_tiles >= MANY_TILES) {
+#pragma omp parallel for schedule(static)
+        for (int64_t t = 0; t < num_tiles; t++) {
+            low.gather(tiles[t]);
+            FOR_COUNT(down, tiles[t], 0, 1)
+            FOR_COUNT(up, tiles[t], 0, 1)
+        }
+        return;
+    }
+    for (int64_t t = 0; t < num_tiles; t++) low.gather(tiles[t]);
 #pragma omp parallel
     {
-#pragma omp for schedule(static)
-        for (int64_t t = 0; t < num_tiles; t++) low.gather(tiles[t]);
 #pragma omp for collapse(2) schedule(static)
         for (int64_t t = 0; t < num_tiles; t++)
             for (int64_t share = 0; share < shares; share++) FOR_COUNT(down, tiles[t], share, shares)
