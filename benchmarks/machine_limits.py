@@ -20,7 +20,7 @@ from brie_core.settings import Settings
 from brie_core.weights.base_model import BaseModel
 from brie_core.weights.resolve import resolve_base_model
 from brie_server.engine.torch.device import choose_dtype
-from brie_server.engine.torch.linear import Linear
+from brie_server.engine.torch.linear import Linear, linear
 
 _BYTES = 2**29
 """More than any cache holds."""
@@ -62,7 +62,7 @@ def linear_weights(base: BaseModel, dtype: torch.dtype) -> list[Tensor]:
 def step_lines(base: BaseModel, dtype: torch.dtype, seconds: float) -> list[str]:
     """The engine's own layers, one after another as in a step, for several numbers of rows."""
     weights = linear_weights(base, dtype)
-    layers = [Linear(weight) for weight in weights]
+    layers = [linear(weight) for weight in weights]
     num_bytes, values = sum(weight.nbytes for weight in weights), sum(weight.numel() for weight in weights)
     lines = []
     for rows in _ROWS:

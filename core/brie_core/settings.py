@@ -10,7 +10,7 @@ from brie_core.errors import BadConfiguration
 DEFAULT_MODEL = "smollm2-135m-instruct"
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _DEVICES = ("auto", "cpu", "cuda", "mps")
-_DTYPES = ("auto", "float32", "bfloat16", "float16")
+_DTYPES = ("auto", "float32", "bfloat16", "float16", "int8")
 _ENGINES = ("torch", "llamacpp")
 
 
@@ -29,7 +29,7 @@ class Settings:
     device: str = "auto"
     """BRIE_DEVICE: auto, cpu, cuda or mps."""
     dtype: str = "auto"
-    """BRIE_DTYPE: auto, float32, bfloat16 or float16."""
+    """BRIE_DTYPE: auto, float32, bfloat16 or float16; int8 for the weights alone, on a CPU."""
     database_url: str = ""
     """BRIE_DATABASE_URL: an SQLAlchemy async URL; by default SQLite in BRIE_HOME."""
     api_keys: tuple[str, ...] = ()

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from brie_core.errors import BadConfiguration
 from brie_core.weights.base_model import BaseModel, open_base_model
 from brie_server.engine.torch.architecture import Site, read_architecture
+from brie_server.engine.torch.target import Target
 from brie_server.engine.torch.weights import Weights, load_weights
 from server.engine.tiny_models import TinyModel
 
@@ -17,7 +18,7 @@ CPU = torch.device("cpu")
 
 
 def load(base: BaseModel, dtype: torch.dtype = torch.float32) -> Weights:
-    return load_weights(base, read_architecture(base.config), CPU, dtype)
+    return load_weights(base, read_architecture(base.config), Target(CPU, dtype))
 
 
 def changed(

@@ -15,7 +15,7 @@ from brie_core.weights.gguf_adapter import write_gguf_adapter
 from brie_core.weights.gguf_model import GgufModel
 from brie_core.weights.lora import check_values, read_adapter
 from brie_server.engine.base import EngineInfo, Prompt, Sampling, Token
-from brie_server.engine.llamacpp.model import Context, Model, Shape
+from brie_server.engine.llamacpp.model import CACHE_TYPES, Context, Model, Shape
 from brie_server.engine.llamacpp.runner import Runner
 from brie_server.engine.llamacpp.scheduler import Limits, Scheduler
 from brie_server.engine.llamacpp.sequence import Sequence
@@ -59,6 +59,8 @@ class LlamaCppEngine:
         self._base, self._tmp = base, options.tmp
         offload = _offloads(options.device)
         dtype = "float16" if options.dtype == "auto" else options.dtype
+        if dtype not in CACHE_TYPES:
+            raise BadConfiguration(f"BRIE_DTYPE={dtype}: here it is the cache's type, one of {', '.join(CACHE_TYPES)}.")
         model = Model(base.file, offload=offload)
         cells = num_cells or _num_cells(model, dtype)
         self._vocab_size = model.vocab_size

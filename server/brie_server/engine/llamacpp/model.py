@@ -18,7 +18,7 @@ from brie_server.engine.llamacpp.batch import Batch
 from brie_server.engine.llamacpp.library import errors_told, first_of, open_model
 from brie_server.engine.llamacpp.scheduler import Seat
 
-_TYPES = {"float32": 0, "float16": 1, "bfloat16": 30}
+CACHE_TYPES = {"float32": 0, "float16": 1, "bfloat16": 30}
 """ggml's numbers for what keys and values may be stored as."""
 _FLASH_ATTENTION = {"float32": 0, "float16": -1, "bfloat16": -1}
 """-1 is wherever it can. It rounds keys and values to float16 whatever they are stored as: with float32, never."""
@@ -86,7 +86,7 @@ class Context:
         params.n_batch = params.n_ubatch = shape.most_tokens
         params.n_outputs_max = shape.num_rows
         params.n_threads = params.n_threads_batch = shape.threads
-        params.type_k = params.type_v = _TYPES[shape.dtype]
+        params.type_k = params.type_v = CACHE_TYPES[shape.dtype]
         params.flash_attn_type = _FLASH_ATTENTION[shape.dtype]
         params.no_perf = True
         with errors_told() as errors:

@@ -29,10 +29,10 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """`name` is auto, float32, bfloat16 or float16; auto is bfloat16 wherever the device multiplies it natively."""
+    """`name` is auto or a type; auto is bfloat16 wherever the device multiplies it natively."""
     if name == "auto":
         return torch.bfloat16 if device.type != "cpu" or _cpu_has_bfloat16() else torch.float32
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8}[name]
 
 
 def cache_bytes(device: torch.device) -> int:
@@ -46,7 +46,14 @@ def cache_bytes(device: torch.device) -> int:
 
 
 def choose_target(device: torch.device, dtype: torch.dtype) -> Target:
-    """The form that is fastest there. On MPS with few shapes: its allocator and graphs keep something for each."""
+    """The form that is fastest there; raises BadConfiguration for weights in int8 anywhere but on a CPU.
+
+    On MPS with few shapes: its allocator and graphs keep something for each.
+    """
+    if dtype is torch.int8:
+        if device.type != "cpu":
+            raise BadConfiguration(f"BRIE_DTYPE=int8 is for CPUs; on {device} leave it out, or set bfloat16.")
+        return Target(device, torch.float32, rows=rows_for(device, torch.float32), has_int8_weights=True)
     return Target(device, dtype, Shapes(few=device.type == "mps"), rows_for(device, dtype))
 
 

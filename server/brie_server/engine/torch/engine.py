@@ -40,9 +40,10 @@ class TorchEngine:
         """
         self._base = base
         self._architecture = read_architecture(base.config)
-        runner = Runner(base, self._architecture, choose_target(device, dtype))
+        target = choose_target(device, dtype)
+        runner = Runner(base, self._architecture, target)
         self._convert = runner.prepare_adapter
-        budget = token_budget or cache_bytes(device) // (self._architecture.kv_values_per_token * dtype.itemsize)
+        budget = token_budget or cache_bytes(device) // (self._architecture.kv_values_per_token * target.dtype.itemsize)
         if budget < limits.smallest_capacity:
             raise BadConfiguration(f"{base.id} leaves no memory on {device} for the keys and values of an answer.")
         self._info = EngineInfo(

@@ -24,9 +24,14 @@ _BLOCK = 4096
 class Linear:
     """One matrix product of the model."""
 
-    def __init__(self, weight_OI: Tensor, bias_O: Tensor | None = None) -> None:
-        self.apply: Callable[[Tensor], Tensor] = _product(weight_OI, bias_O)
+    def __init__(self, product: Callable[[Tensor], Tensor]) -> None:
+        self.apply = product
         """x_NI times the weight, [N, O]: always a tensor of its own, which the caller may change."""
+
+
+def linear(weight_OI: Tensor, bias_O: Tensor | None = None) -> Linear:
+    """The product in its fastest form."""
+    return Linear(_product(weight_OI, bias_O))
 
 
 def _product(weight_OI: Tensor, bias_O: Tensor | None) -> Callable[[Tensor], Tensor]:

@@ -34,7 +34,7 @@ class Runner:
     def __init__(self, base: BaseModel, architecture: Architecture, target: Target) -> None:
         self._architecture, self._target = architecture, target
         device, dtype = target.device, target.dtype
-        weights = load_weights(base, architecture, device, dtype)
+        weights = load_weights(base, architecture, target)
         self._model = Decoder(architecture, weights, _operations(architecture, target))
         self._cache = Cache(architecture, device, dtype, target.shapes)
         self._adapters = _adapters(architecture, target)

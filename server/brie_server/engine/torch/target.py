@@ -14,7 +14,8 @@ class Target:
 
     device: torch.device
     dtype: torch.dtype
-    """Of weights and activations."""
+    """Of activations, and of weights if nothing else is said."""
     shapes: Shapes = EXACT
     rows: Rows | None = None
     """The compiled functions; None does everything in torch's own operations."""
+    has_int8_weights: bool = False

@@ -10,7 +10,10 @@ from brie_core.errors import BadConfiguration
 from brie_core.weights.base_model import BaseModel
 from brie_core.weights.safetensors import TensorInfo
 from brie_server.engine.torch.architecture import PARTS, Architecture, Site
-from brie_server.engine.torch.linear import Linear
+from brie_server.engine.torch.compiled.rows import int8_row
+from brie_server.engine.torch.linear import Linear, linear
+from brie_server.engine.torch.linear_int8 import int8_linear
+from brie_server.engine.torch.target import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +47,9 @@ def to_tensor(info: TensorInfo) -> Tensor:
     return flat.view(torch.bfloat16) if info.dtype == "BF16" else flat
 
 
-def load_weights(base: BaseModel, architecture: Architecture, device: torch.device, dtype: torch.dtype) -> Weights:
+def load_weights(base: BaseModel, architecture: Architecture, target: Target) -> Weights:
     """Read the model, a tensor at a time; raises BadConfiguration for one too many, missing or of another shape."""
-    reader = _Reader(base.tensors, device, dtype)
+    reader = _Reader(base.tensors, target)
     weights = _read(reader, architecture)
     reader.check_all_used()
     return weights
@@ -59,8 +62,8 @@ def _read(reader: "_Reader", architecture: Architecture) -> Weights:
     norm_E = _read_norm(reader, architecture, "model.norm", architecture.hidden_size)
     if architecture.tied_head:
         reader.ignore("lm_head.weight")
-        return Weights(embedding_VE, layers, norm_E, Linear(embedding_VE))
-    return Weights(embedding_VE, layers, norm_E, Linear(reader.take("lm_head.weight", vocabulary)))
+        return Weights(embedding_VE, layers, norm_E, reader.linear(embedding_VE))
+    return Weights(embedding_VE, layers, norm_E, reader.linear(reader.take("lm_head.weight", vocabulary)))
 
 
 def _read_layer(reader: "_Reader", architecture: Architecture, index: int) -> LayerWeights:
@@ -98,17 +101,21 @@ def _read_site(reader: "_Reader", architecture: Architecture, layer: int, site: 
     shapes = {architecture.module(layer, part): architecture.shape(part) for part in PARTS[site]}
     weight_OI = reader.stack({f"{name}.weight": shape for name, shape in shapes.items()})
     if site is not Site.QKV or not architecture.switches.qkv_bias:
-        return Linear(weight_OI)
-    return Linear(weight_OI, reader.stack({f"{name}.bias": shape[:1] for name, shape in shapes.items()}))
+        return reader.linear(weight_OI)
+    return reader.linear(weight_OI, reader.stack({f"{name}.bias": shape[:1] for name, shape in shapes.items()}))
 
 
 class _Reader:
     """Hands out a checkpoint's tensors and keeps account of them."""
 
-    def __init__(self, tensors: Mapping[str, TensorInfo], device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, tensors: Mapping[str, TensorInfo], target: Target) -> None:
         self._tensors = tensors
         self._unused = set(tensors)
-        self._device, self._dtype = device, dtype
+        self._device, self._dtype, self._has_int8 = target.device, target.dtype, target.has_int8_weights
+        self._int8_row = int8_row() if target.has_int8_weights else None
+
+    def linear(self, weight_OI: Tensor, bias_O: Tensor | None = None) -> Linear:
+        return int8_linear(weight_OI, bias_O, self._int8_row) if self._has_int8 else linear(weight_OI, bias_O)
 
     def ignore(self, name: str) -> None:
         self._unused.discard(name)

@@ -60,6 +60,15 @@ class Site(ctypes.Structure):
     ]
 
 
+class Quantized(ctypes.Structure):
+    """A weight in eight bits, a scale for each output, and a bias or none."""
+
+    _fields_ = [
+        *((name, _POINTER) for name in ("weight_OI", "scale_O", "bias_O")),
+        *((name, _INT) for name in ("outputs", "inputs")),
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class Norm:
     """A norm's weight, and how it is applied."""
@@ -126,6 +135,28 @@ class Rows:
         if tensor.dtype != self._dtype or not tensor.is_contiguous() or tensor.numel() < at_least:
             raise ValueError(f"a contiguous tensor of {at_least} {self._dtype} was promised")
         return tensor.data_ptr()
+
+
+class Int8Row:
+    """The product of one row of float32 with a weight in eight bits."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._function = library["int8_f32"]
+        self._function.argtypes, self._function.restype = [_POINTER] * 3, None
+
+    def __call__(self, x_1I: Tensor, weight: Quantized) -> Tensor:
+        """[1, O]."""
+        if x_1I.dtype != torch.float32 or not x_1I.is_contiguous() or x_1I.shape != (1, weight.inputs):
+            raise ValueError(f"one contiguous row of {weight.inputs} float32 was promised")
+        out_1O = torch.empty(1, weight.outputs)
+        self._function(x_1I.data_ptr(), out_1O.data_ptr(), ctypes.addressof(weight))
+        return out_1O
+
+
+def int8_row() -> Int8Row | None:
+    """The function, where it can be had."""
+    library = load_rows()
+    return None if library is None else Int8Row(library)
 
 
 def rows_for(device: torch.device, dtype: torch.dtype) -> Rows | None:
