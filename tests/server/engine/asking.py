@@ -1,6 +1,7 @@
 """Short ways to ask an engine, or a runner without its thread. It knows the contract and makes no assertions."""
 
 import asyncio
+from dataclasses import replace
 
 import torch
 
@@ -66,6 +67,11 @@ def make_runner(
 def load(runner: Runner, digest: str, adapter: LoraAdapter) -> None:
     """Load an adapter as `digest`."""
     runner.load_adapter(digest, runner.prepare_adapter(adapter))
+
+
+def overflowing(adapter: LoraAdapter) -> LoraAdapter:
+    """The same, with values that float32 holds and products that it does not."""
+    return replace(adapter, modules=tuple(replace(module, scale=1e38) for module in adapter.modules))
 
 
 def drive(scheduler: Scheduler, runner: Runner, asked: list[Prompt]) -> tuple[list[list[int]], list[Step]]:
