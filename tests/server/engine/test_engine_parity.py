@@ -49,7 +49,7 @@ class Subject:
     references: dict[tuple[int, str | None], Reference]
 
     def expected(self, ask: Ask) -> list[int]:
-        return self.references[ask.prompt, ask.asker].tokens[: ask.max_tokens]
+        return list(self.references[ask.prompt, ask.asker].tokens[: ask.max_tokens])
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
