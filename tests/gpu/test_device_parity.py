@@ -15,7 +15,7 @@ from brie_server.engine.torch.runner import Runner
 from brie_server.engine.torch.sampler import sample
 from brie_server.engine.torch.scheduler import Limits, Scheduler
 from brie_server.engine.torch.sequence import Sequence
-from server.engine.asking import drive, load, make_runner, overflowing, prompt
+from server.engine.asking import drive, load, load_kind, make_runner, overflowing, prompt
 from server.engine.tiny_models import CONTEXT_LENGTH, FAMILIES, TinyModel, token_ids
 
 NEW = 12
@@ -32,8 +32,7 @@ def a_runner(model: TinyModel, device: torch.device, dtype: torch.dtype = torch.
     """With all adapters of KINDS, under their names."""
     runner = make_runner(model.base, device, dtype, choose_target(device, dtype).shapes)
     for kind in filter(None, KINDS):
-        adapter = read_adapter(model.adapter(kind), model.base.linear_modules)
-        load(runner, kind, adapter)
+        load_kind(runner, model, kind)
     return runner
 
 

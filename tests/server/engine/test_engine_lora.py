@@ -17,7 +17,7 @@ from brie_server.engine.torch.lora import DeviceAdapter, Pair, put_on_device
 from brie_server.engine.torch.lora_rows import PackedAdapters, pack
 from brie_server.engine.torch.runner import Runner
 from brie_server.engine.torch.scheduler import Limits, Scheduler
-from server.engine.asking import CPU, drive, load, make_runner, overflowing, prompt
+from server.engine.asking import CPU, drive, load, load_kind, make_runner, overflowing, prompt
 from server.engine.tiny_models import CONTEXT_LENGTH, TinyModel, token_ids
 
 LENGTH, NEW = 30, 25
@@ -34,12 +34,6 @@ def read(model: TinyModel, folder: Path) -> LoraAdapter:
 @pytest.fixture(params=["compiled", "torch"])
 def runner(request: pytest.FixtureRequest, tiny_model: TinyModel) -> Runner:
     return make_runner(tiny_model.base, is_compiled=request.param == "compiled")
-
-
-def load_kind(runner: Runner, model: TinyModel, kind: str) -> str:
-    """Load an adapter under the name of its kind."""
-    load(runner, kind, read(model, model.adapter(kind)))
-    return kind
 
 
 def test_base_and_adapters_in_one_batch_answer_as_each_does_alone(tiny_model: TinyModel, runner: Runner) -> None:
