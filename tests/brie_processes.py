@@ -25,7 +25,8 @@ class BrieProcesses:
         self.url = f"http://127.0.0.1:{self.port}"
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith("BRIE_")}
         self._environment |= {"BRIE_HOME": str(home), "BRIE_PORT": str(self.port), "BRIE_MODEL": str(model)}
-        self._environment |= {"BRIE_DTYPE": "float32", **(environment or {})}
+        # most models here are tiny: their products are no faster on two cores, and wait for each other on busy ones
+        self._environment |= {"BRIE_DTYPE": "float32", "OMP_NUM_THREADS": "1", **(environment or {})}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._clients: list[openai.OpenAI] = []
 

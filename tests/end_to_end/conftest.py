@@ -1,5 +1,6 @@
 """The walk of the README, once, on the real model: what the tests of this folder look at."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,8 @@ class Walked:
 @pytest.fixture(scope="session")
 def walked(model_home: Path, default_model: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Walked]:
     """Train, serve and ship, with the openai SDK as the only client."""
-    brie = BrieProcesses(model_home, default_model.id).start("brie_server", "brie_trainer")
+    all_cores = {"OMP_NUM_THREADS": str(os.cpu_count())}
+    brie = BrieProcesses(model_home, default_model.id, all_cores).start("brie_server", "brie_trainer")
     try:
         client = brie.client()
         report = walk(client, tmp_path_factory.mktemp("walk"), epochs=1, quantization="q8_0")

@@ -9,15 +9,13 @@ import transformers
 
 from brie_core.weights.lora import read_adapter
 from brie_server.engine.base import Prompt, Sampling
-from brie_server.engine.torch.architecture import read_architecture
 from brie_server.engine.torch.device import choose_target
-from brie_server.engine.torch.lora import put_on_device
 from brie_server.engine.torch.prefix import BLOCK
 from brie_server.engine.torch.runner import Runner
 from brie_server.engine.torch.sampler import sample
 from brie_server.engine.torch.scheduler import Limits, Scheduler
 from brie_server.engine.torch.sequence import Sequence
-from server.engine.asking import drive, load, make_runner, prompt
+from server.engine.asking import drive, load, load_kind, make_runner, overflowing, prompt
 from server.engine.tiny_models import CONTEXT_LENGTH, FAMILIES, TinyModel, token_ids
 
 NEW = 12
@@ -34,8 +32,7 @@ def a_runner(model: TinyModel, device: torch.device, dtype: torch.dtype = torch.
     """With all adapters of KINDS, under their names."""
     runner = make_runner(model.base, device, dtype, choose_target(device, dtype).shapes)
     for kind in filter(None, KINDS):
-        adapter = read_adapter(model.adapter(kind), model.base.linear_modules)
-        load(runner, kind, adapter)
+        load_kind(runner, model, kind)
     return runner
 
 
@@ -127,16 +124,8 @@ def test_a_row_without_numbers_gives_no_token_and_leaves_the_others_alone(
 
 def test_a_sequence_without_numbers_does_not_reach_its_neighbours(tiny_model: TinyModel, device: torch.device) -> None:
     runner = a_runner(tiny_model, device)
-    broken = put_on_device(
-        read_adapter(tiny_model.adapter("plain"), tiny_model.base.linear_modules),
-        read_architecture(tiny_model.base.config),
-        device,
-        torch.float32,
-    )
-    for pairs in broken.pairs.values():
-        for pair in filter(None, pairs):
-            pair.b_rO.fill_(3e38)
-    runner.load_adapter("broken", broken)
+    adapter = read_adapter(tiny_model.adapter("plain"), tiny_model.base.linear_modules)
+    load(runner, "broken", overflowing(adapter))
     both = [prompt(token_ids(9), NEW, adapter="broken"), *asked()]
     answers, steps = drive(a_scheduler(max_rows=9), runner, both)
     assert answers == [[], *references(tiny_model.base.folder, tiny_model)]

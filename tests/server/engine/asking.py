@@ -1,11 +1,12 @@
 """Short ways to ask an engine, or a runner without its thread. It knows the contract and makes no assertions."""
 
 import asyncio
+from dataclasses import replace
 
 import torch
 
 from brie_core.weights.base_model import BaseModel
-from brie_core.weights.lora import LoraAdapter
+from brie_core.weights.lora import LoraAdapter, read_adapter
 from brie_server.engine.base import Engine, Prompt, Sampling, Token
 from brie_server.engine.torch.architecture import read_architecture
 from brie_server.engine.torch.compiled.rows import rows_for
@@ -15,6 +16,7 @@ from brie_server.engine.torch.sequence import Sequence
 from brie_server.engine.torch.shapes import EXACT, Shapes
 from brie_server.engine.torch.step import Step
 from brie_server.engine.torch.target import Target
+from server.engine.tiny_models import TinyModel
 
 CPU = torch.device("cpu")
 GREEDY = Sampling(temperature=0)
@@ -66,6 +68,17 @@ def make_runner(
 def load(runner: Runner, digest: str, adapter: LoraAdapter) -> None:
     """Load an adapter as `digest`."""
     runner.load_adapter(digest, runner.prepare_adapter(adapter))
+
+
+def load_kind(runner: Runner, model: TinyModel, kind: str) -> str:
+    """Load a model's adapter of a kind, under that name."""
+    load(runner, kind, read_adapter(model.adapter(kind), model.base.linear_modules))
+    return kind
+
+
+def overflowing(adapter: LoraAdapter) -> LoraAdapter:
+    """The same, with values that float32 holds and products that it does not."""
+    return replace(adapter, modules=tuple(replace(module, scale=1e38) for module in adapter.modules))
 
 
 def drive(scheduler: Scheduler, runner: Runner, asked: list[Prompt]) -> tuple[list[list[int]], list[Step]]:

@@ -16,12 +16,15 @@ import torch
 from brie_core.store.adapters import AdapterStore
 from brie_core.store.aliases import AliasStore
 from brie_core.store.database import Database
+from brie_core.weights.lora import read_adapter
 from brie_server.adapters.residency import Residency
 from brie_server.engine.torch.adapters import Adapters
+from brie_server.engine.torch.architecture import read_architecture
 from brie_server.engine.torch.cache import Cache
 from brie_server.engine.torch.engine import TorchEngine
+from brie_server.engine.torch.lora_rows import PackedAdapters
 from brie_server.engine.torch.scheduler import Scheduler
-from server.engine.asking import answer, prompt
+from server.engine.asking import CPU, answer, prompt
 from server.engine.tiny_models import TinyModel, token_ids
 
 NUM_CYCLES, NUM_WARM_UP, AT_ONCE = 1000, 400, 4
@@ -40,9 +43,9 @@ class Inside:
         self._runner = thread._runner
 
     @property
-    def adapters(self) -> Adapters:
+    def adapters(self) -> Adapters | PackedAdapters:
         """The loaded adapters."""
-        adapters: Adapters = self._runner._adapters
+        adapters: Adapters | PackedAdapters = self._runner._adapters
         return adapters
 
     @property
@@ -52,8 +55,15 @@ class Inside:
         return cache
 
 
-@pytest.fixture
-def engine(start: Callable[..., TorchEngine], tiny_model: TinyModel) -> TorchEngine:
+@pytest.fixture(params=["compiled", "torch"])
+def engine(
+    request: pytest.FixtureRequest,
+    start: Callable[..., TorchEngine],
+    tiny_model: TinyModel,
+    monkeypatch: pytest.MonkeyPatch,
+) -> TorchEngine:
+    if request.param == "torch":
+        monkeypatch.setattr("brie_server.engine.torch.device.rows_for", lambda _device, _dtype: None)
     return start(tiny_model.base, max_blocks=40)
 
 
@@ -148,12 +158,11 @@ async def test_a_name_that_moves_under_traffic_never_meets_another_versions_keys
     assert residency.num_bytes <= 30_000
 
 
-def test_a_pool_that_is_mostly_empty_is_given_up(tiny_model: TinyModel, engine: TorchEngine) -> None:
-    inside = Inside(engine)
-    folder = tiny_model.adapter("plain")
-    adapters = inside.adapters
+def test_a_pool_that_is_mostly_empty_is_given_up(tiny_model: TinyModel) -> None:
+    adapters = Adapters(read_architecture(tiny_model.base.config), CPU, torch.float32)
+    read = read_adapter(tiny_model.adapter("plain"), tiny_model.base.linear_modules)
     for digest in "abcdefgh":
-        adapters.load(digest, engine._prepare(folder))
+        adapters.load(digest, adapters.prepare(read))
     adapters.batch([(digest, 1) for digest in "abcdefgh"])
     full = adapters.num_bytes
     for digest in "bcdefg":

@@ -1,7 +1,9 @@
 """Many adapters in one batch answer as each does alone; that each answers as in PEFT is tested with the models."""
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,10 +12,12 @@ from brie_core.errors import InvalidAdapter
 from brie_core.weights.lora import LoraAdapter, read_adapter
 from brie_server.engine.torch.adapters import Adapters
 from brie_server.engine.torch.architecture import Site, read_architecture
+from brie_server.engine.torch.compiled.rows import rows_for
 from brie_server.engine.torch.lora import DeviceAdapter, Pair, put_on_device
+from brie_server.engine.torch.lora_rows import PackedAdapters, pack
 from brie_server.engine.torch.runner import Runner
 from brie_server.engine.torch.scheduler import Limits, Scheduler
-from server.engine.asking import CPU, drive, prompt
+from server.engine.asking import CPU, drive, load, load_kind, make_runner, overflowing, prompt
 from server.engine.tiny_models import CONTEXT_LENGTH, TinyModel, token_ids
 
 LENGTH, NEW = 30, 25
@@ -27,16 +31,14 @@ def read(model: TinyModel, folder: Path) -> LoraAdapter:
     return read_adapter(folder, model.base.linear_modules)
 
 
-def load(runner: Runner, model: TinyModel, folder: Path) -> str:
-    """Load an adapter under its folder's name."""
-    adapter = put_on_device(read(model, folder), read_architecture(model.base.config), CPU, torch.float32)
-    runner.load_adapter(folder.name, adapter)
-    return folder.name
+@pytest.fixture(params=["compiled", "torch"])
+def runner(request: pytest.FixtureRequest, tiny_model: TinyModel) -> Runner:
+    return make_runner(tiny_model.base, is_compiled=request.param == "compiled")
 
 
 def test_base_and_adapters_in_one_batch_answer_as_each_does_alone(tiny_model: TinyModel, runner: Runner) -> None:
     kinds = ["plain", "patterns", "one-layer", "all-linear"]
-    digests = [None, *(load(runner, tiny_model, tiny_model.adapter(kind)) for kind in kinds), None]
+    digests = [None, *(load_kind(runner, tiny_model, kind) for kind in kinds), None]
     asked = [prompt(token_ids(LENGTH, seed), NEW, adapter=digest) for seed, digest in enumerate(digests)]
     alone = [drive(a_scheduler(), runner, [each])[0][0] for each in asked]
     together, steps = drive(a_scheduler(), runner, asked)
@@ -45,10 +47,8 @@ def test_base_and_adapters_in_one_batch_answer_as_each_does_alone(tiny_model: Ti
 
 
 def test_an_adapter_that_overflows_does_not_reach_its_neighbours(tiny_model: TinyModel, runner: Runner) -> None:
-    module = read(tiny_model, tiny_model.adapter("plain")).modules[0]
-    huge = {(0, Site.O): (Pair(torch.full((module.rank, 32), 3e38), torch.full((module.rank, 32), 3e38)),)}
-    runner.load_adapter("huge", DeviceAdapter(huge))
-    sound = load(runner, tiny_model, tiny_model.adapter("plain"))
+    load(runner, "huge", overflowing(read(tiny_model, tiny_model.adapter("plain"))))
+    sound = load_kind(runner, tiny_model, "plain")
     asked = [prompt(token_ids(LENGTH), 5, adapter=sound), prompt(token_ids(LENGTH), 5)]
     alone = [drive(a_scheduler(), runner, [each])[0][0] for each in asked]
     together, steps = drive(a_scheduler(), runner, [*asked, prompt(token_ids(3), 5, adapter="huge")])
@@ -57,12 +57,11 @@ def test_an_adapter_that_overflows_does_not_reach_its_neighbours(tiny_model: Tin
 
 
 def test_a_row_left_by_an_adapter_that_overflowed_is_sound(tiny_model: TinyModel, runner: Runner) -> None:
-    huge = {(0, Site.O): (Pair(torch.full((4, 32), 3e38), torch.full((4, 32), 3e38)),)}
-    runner.load_adapter("huge", DeviceAdapter(huge))
+    load(runner, "huge", overflowing(read(tiny_model, tiny_model.adapter("plain"))))
     alone = drive(a_scheduler(), runner, [prompt(token_ids(3), 5)])[0]
     runner.release()
     scheduler = a_scheduler()
-    drive(scheduler, runner, [prompt(token_ids(LENGTH), 5, adapter="huge")])
+    assert drive(scheduler, runner, [prompt(token_ids(LENGTH), 5, adapter="huge")])[0] == [[]]
     assert drive(scheduler, runner, [prompt(token_ids(3), 5)])[0] == alone
 
 
@@ -91,23 +90,39 @@ def test_a_module_without_a_place_is_refused(tiny_model: TinyModel) -> None:
         put_on_device(strange, read_architecture(tiny_model.base.config), CPU, torch.float32)
 
 
-@pytest.fixture
-def adapters(tiny_model: TinyModel) -> Adapters:
+@dataclass(frozen=True)
+class Loaded:
+    """Adapters in one of their two forms."""
+
+    own: Any
+    convert: Callable[[DeviceAdapter], Any]
+
+    def put(self, digest: str, adapter: DeviceAdapter) -> None:
+        self.own.load(digest, self.convert(adapter))
+
+
+@pytest.fixture(params=["compiled", "torch"])
+def adapters(request: pytest.FixtureRequest, tiny_model: TinyModel) -> Loaded:
     """Twelve adapters of rank 2, and "wide" of rank 20, each of its own constant at one site."""
-    adapters = Adapters(read_architecture(tiny_model.base.config), CPU, torch.float32)
+    architecture, rows = read_architecture(tiny_model.base.config), rows_for(CPU, torch.float32)
+    adapters = Loaded(Adapters(architecture, CPU, torch.float32), lambda adapter: adapter)
+    if request.param == "compiled":
+        if rows is None:
+            pytest.skip("no C++ compiler here")
+        adapters = Loaded(PackedAdapters(architecture, rows), lambda adapter: pack(adapter, architecture))
     for number in range(12):
         pair = Pair(torch.full((2, 32), 1.0), torch.full((2, 32), number + 1.0))
-        adapters.load(f"a{number}", DeviceAdapter({(0, Site.O): (pair,)}))
+        adapters.put(f"a{number}", DeviceAdapter({(0, Site.O): (pair,)}))
     wide = Pair(torch.full((20, 32), 1.0), torch.full((20, 32), 100.0))
-    adapters.load("wide", DeviceAdapter({(0, Site.O): (wide,)}))
+    adapters.put("wide", DeviceAdapter({(0, Site.O): (wide,)}))
     return adapters
 
 
-def added(adapters: Adapters, tokens: list[tuple[str | None, int]]) -> list[float]:
+def added(adapters: Loaded, tokens: list[tuple[str | None, int]]) -> list[float]:
     """What the adapters add to each token of ones, divided by the 64 of their constant."""
     num_tokens = sum(count for _, count in tokens)
     out_NO = torch.zeros(num_tokens, 32)
-    if batch := adapters.batch(tokens):
+    if batch := adapters.own.batch(tokens):
         batch.add(0, Site.O, torch.ones(num_tokens, 32), out_NO)
         batch.add(1, Site.O, torch.ones(num_tokens, 32), out_NO)
     assert (out_NO == out_NO[:, :1]).all()
@@ -115,46 +130,46 @@ def added(adapters: Adapters, tokens: list[tuple[str | None, int]]) -> list[floa
     return values
 
 
-def test_each_token_meets_its_own_adapter_only(adapters: Adapters) -> None:
+def test_each_token_meets_its_own_adapter_only(adapters: Loaded) -> None:
     tokens = [("a0", 1), (None, 1), ("a3", 2), ("a0", 1), ("wide", 1), ("a1", 100), (None, 1)]
     assert added(adapters, tokens) == [1, 0, 4, 4, 1, 1000, *[2] * 100, 0]
 
 
-def test_adapters_in_order_may_have_different_numbers_of_tokens(adapters: Adapters) -> None:
+def test_adapters_in_order_may_have_different_numbers_of_tokens(adapters: Loaded) -> None:
     assert added(adapters, [("a0", 1), ("a0", 1), ("a1", 1)]) == [1, 1, 2]
 
 
-def test_a_slot_keeps_nothing_of_the_adapter_before(adapters: Adapters) -> None:
+def test_a_slot_keeps_nothing_of_the_adapter_before(adapters: Loaded) -> None:
     other = Pair(torch.full((1, 32), 1.0), torch.full((1, 32), 50.0))
-    adapters.load("elsewhere", DeviceAdapter({(1, Site.O): (other,)}))
+    adapters.put("elsewhere", DeviceAdapter({(1, Site.O): (other,)}))
     for number in range(12):
         assert added(adapters, [(f"a{number}", 1)]) == [number + 1]
     assert added(adapters, [("elsewhere", 1)]) == [25]
     assert added(adapters, [("a0", 1), ("elsewhere", 1)]) == [1, 25]
 
 
-def test_more_adapters_than_slots_take_turns(adapters: Adapters) -> None:
+def test_more_adapters_than_slots_take_turns(adapters: Loaded) -> None:
     for start in range(12):
         numbers = [(start + step) % 12 for step in range(9)]
         assert added(adapters, [(f"a{number}", 1) for number in numbers]) == [number + 1 for number in numbers]
 
 
-def test_all_memory_of_unloaded_adapters_is_given_back(adapters: Adapters) -> None:
+def test_all_memory_of_unloaded_adapters_is_given_back(adapters: Loaded) -> None:
     names = [*(f"a{number}" for number in range(12)), "wide"]
     added(adapters, [(name, 1) for name in names])
     for name in names:
-        adapters.unload(name)
-    assert adapters.get("a0") is None
-    assert adapters.num_bytes == 0
+        adapters.own.unload(name)
+    assert adapters.own.get("a0") is None
+    assert adapters.own.num_bytes == 0
 
 
-def test_a_digest_loaded_again_is_the_new_adapter(adapters: Adapters) -> None:
+def test_a_digest_loaded_again_is_the_new_adapter(adapters: Loaded) -> None:
     added(adapters, [("a0", 1), ("a1", 1)])
-    adapters.unload("a0")
+    adapters.own.unload("a0")
     pair = Pair(torch.full((2, 32), 1.0), torch.full((2, 32), 33.0))
-    adapters.load("a0", DeviceAdapter({(0, Site.O): (pair,)}))
+    adapters.put("a0", DeviceAdapter({(0, Site.O): (pair,)}))
     assert added(adapters, [("a0", 1), ("a1", 1)]) == [33, 2]
 
 
-def test_a_step_of_the_base_model_alone_pays_nothing_for_adapters(adapters: Adapters) -> None:
-    assert adapters.batch([(None, 2)]) is None
+def test_a_step_of_the_base_model_alone_pays_nothing_for_adapters(adapters: Loaded) -> None:
+    assert adapters.own.batch([(None, 2)]) is None

@@ -2,10 +2,9 @@
 
 import pytest
 
-from brie_core.weights.lora import read_adapter
 from brie_server.engine.torch.runner import Runner
 from brie_server.engine.torch.scheduler import Limits, Scheduler
-from server.engine.asking import drive, load, make_runner, prompt
+from server.engine.asking import drive, load_kind, make_runner, prompt
 from server.engine.tiny_models import ADAPTERS, CONTEXT_LENGTH, FAMILIES, WINDOW, TinyModel, token_ids
 
 LONG, NEW = 3 * WINDOW + 2, 40
@@ -38,10 +37,9 @@ def test_an_adapter_answers_as_in_peft(
     tiny_models: dict[str, TinyModel], runners: dict[str, Runner], family: str, kind: str
 ) -> None:
     model, runner, asked = tiny_models[family], runners[family], token_ids(LONG)
-    folder = model.adapter(kind)
-    load(runner, kind, read_adapter(folder, model.base.linear_modules))
+    load_kind(runner, model, kind)
     base, adapted = drive(a_scheduler(), runner, [prompt(asked, 25), prompt(asked, 25, adapter=kind)])[0]
-    assert adapted == model.reference(asked, 25, folder)
+    assert adapted == model.reference(asked, 25, model.adapter(kind))
     assert base != adapted
 
 

@@ -11,12 +11,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from brie_core.weights.lora import read_adapter
 from brie_server.engine.torch.prefix import BLOCK
 from brie_server.engine.torch.runner import Runner
 from brie_server.engine.torch.scheduler import Limits, Scheduler
 from brie_server.engine.torch.sequence import Sequence
-from server.engine.asking import load, make_runner, prompt
+from server.engine.asking import load_kind, make_runner, prompt
 from server.engine.tiny_models import FAMILIES, Reference, TinyModel, token_ids
 
 CONTEXT = 128
@@ -49,7 +48,7 @@ class Subject:
     references: dict[tuple[int, str | None], Reference]
 
     def expected(self, ask: Ask) -> list[int]:
-        return self.references[ask.prompt, ask.asker].tokens[: ask.max_tokens]
+        return list(self.references[ask.prompt, ask.asker].tokens[: ask.max_tokens])
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -58,11 +57,9 @@ def subject(request: pytest.FixtureRequest, tiny_models: dict[str, TinyModel]) -
     runner = make_runner(model.base)
     references: dict[tuple[int, str | None], Reference] = {}
     for asker in ASKERS:
-        folder = model.adapter(asker) if asker else None
-        if asker and folder:
-            adapter = read_adapter(folder, model.base.linear_modules)
-            load(runner, asker, adapter)
-        answers = model.references(PROMPTS, MOST_NEW, folder)
+        if asker:
+            load_kind(runner, model, asker)
+        answers = model.references(PROMPTS, MOST_NEW, model.adapter(asker) if asker else None)
         references |= {(index, asker): answer for index, answer in enumerate(answers)}
     return Subject(runner, references)
 

@@ -3,8 +3,7 @@
 from brie_server.engine.torch.prefix import BLOCK, PrefixIndex
 from brie_server.engine.torch.runner import Runner
 from brie_server.engine.torch.scheduler import Limits, Scheduler
-from server.engine.asking import drive, prompt
-from server.engine.test_engine_lora import load
+from server.engine.asking import drive, load_kind, prompt
 from server.engine.tiny_models import CONTEXT_LENGTH, TinyModel, token_ids
 
 LONG = token_ids(3 * BLOCK + 5)
@@ -76,13 +75,12 @@ def test_a_second_turn_computes_only_what_is_new_and_answers_as_cold(tiny_model:
 
 
 def test_the_cache_of_one_adapter_never_answers_for_another(tiny_model: TinyModel, runner: Runner) -> None:
-    folders = [tiny_model.adapter("plain"), tiny_model.adapter("all-linear")]
-    digests = [None, *(load(runner, tiny_model, folder) for folder in folders)]
+    digests = [None, *(load_kind(runner, tiny_model, kind) for kind in ("plain", "all-linear"))]
     scheduler = a_scheduler()
     for _ in range(2):
-        for digest, folder in zip(digests, [None, *folders], strict=True):
+        for digest in digests:
             (answer,), _ = drive(scheduler, runner, [prompt(LONG, 10, adapter=digest)])
-            assert answer == tiny_model.reference(LONG, 10, folder)
+            assert answer == tiny_model.reference(LONG, 10, tiny_model.adapter(digest) if digest else None)
 
 
 def test_many_prompts_with_few_blocks_are_answered_as_cold(tiny_model: TinyModel, runner: Runner) -> None:

@@ -14,8 +14,7 @@ from brie_server.engine.torch.runner import Runner
 from brie_server.engine.torch.scheduler import Limits, Scheduler
 from brie_server.engine.torch.sequence import Sequence
 from brie_server.engine.torch.shapes import EXACT, Shapes, padded
-from server.engine.asking import drive, make_runner, prompt
-from server.engine.test_engine_lora import load
+from server.engine.asking import drive, load_kind, make_runner, prompt
 from server.engine.tiny_models import ADAPTERS, CONTEXT_LENGTH, FAMILIES, TinyModel, token_ids
 
 FEW = Shapes(few=True)
@@ -110,7 +109,7 @@ def requests(adapters: list[str]) -> Iterator[Prompt]:
 def shapes_met(model: TinyModel, shapes: Shapes, steps: int) -> list[int]:
     """How many shapes have been met after each step of a random workload that rises and falls."""
     runner, scheduler, chance = make_runner(model.base, shapes=shapes), a_scheduler(), Random(4)
-    coming = requests([load(runner, model, model.adapter(kind)) for kind in ("plain", "rslora", "all-linear")])
+    coming = requests([load_kind(runner, model, kind) for kind in ("plain", "rslora", "all-linear")])
     recording = Recording()
     counts: list[int] = []
     while len(counts) < steps:
@@ -145,7 +144,7 @@ def test_base_and_all_adapters_in_one_batch_answer_as_with_exact_shapes(
     tiny_model: TinyModel, runner: Runner, few_runner: Runner
 ) -> None:
     for each in (runner, few_runner):
-        digests = [None, *(load(each, tiny_model, tiny_model.adapter(kind)) for kind in ADAPTERS), None]
+        digests = [None, *(load_kind(each, tiny_model, kind) for kind in ADAPTERS), None]
     asked = [prompt(token_ids(20 + 9 * seed, seed), 25, adapter=digest) for seed, digest in enumerate(digests)]
     exact, _ = drive(a_scheduler(), runner, asked)
     few, steps = drive(a_scheduler(), few_runner, asked)

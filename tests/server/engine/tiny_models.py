@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ ADAPTERS: dict[str, dict[str, Any]] = {
 class Reference:
     """A greedy answer."""
 
-    tokens: list[int]
+    tokens: tuple[int, ...]
     margin: float
     """The least by which a token's logit exceeded all others."""
 
@@ -107,24 +107,19 @@ class TinyModel:
 
     def logits(self, token_ids: tuple[int, ...], adapter: Path | None = None) -> torch.Tensor:
         """The same before it is normalized."""
-        model = load_reference(self.base.folder)
         with _future_warnings_ignored(), torch.no_grad():
-            model = PeftModel.from_pretrained(model, adapter) if adapter else model
-            logits: torch.Tensor = model(input_ids=torch.tensor([token_ids])).logits[0]
+            logits: torch.Tensor = _judge(self.base.folder, adapter)(input_ids=torch.tensor([token_ids])).logits[0]
             return logits
 
     def reference(self, token_ids: tuple[int, ...], max_tokens: int, adapter: Path | None = None) -> list[int]:
         """What transformers, or PEFT, generates greedily in float32."""
-        return self.references([token_ids], max_tokens, adapter)[0].tokens
+        return list(self.references([token_ids], max_tokens, adapter)[0].tokens)
 
     def references(
         self, prompts: Iterable[tuple[int, ...]], max_tokens: int, adapter: Path | None = None
     ) -> list[Reference]:
         """The same for several prompts, each by itself."""
-        model = load_reference(self.base.folder)
-        with _future_warnings_ignored():
-            model = PeftModel.from_pretrained(model, adapter) if adapter else model
-            return [_generate(model, token_ids, max_tokens) for token_ids in prompts]
+        return [_reference(self.base.folder, adapter, token_ids, max_tokens) for token_ids in prompts]
 
 
 def make_model(family: str, folder: Path) -> TinyModel:
@@ -151,6 +146,21 @@ def token_ids(length: int, seed: int = 0) -> tuple[int, ...]:
 def load_reference(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
     """transformers' model of a checkpoint."""
     return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+
+
+@cache
+def _judge(folder: Path, adapter: Path | None) -> Any:
+    """transformers' model or PEFT's, read once: those who ask it leave it as it is."""
+    model = load_reference(folder)
+    with _future_warnings_ignored():
+        return PeftModel.from_pretrained(model, adapter).eval() if adapter else model
+
+
+@cache
+def _reference(folder: Path, adapter: Path | None, prompt: tuple[int, ...], max_tokens: int) -> Reference:
+    """Generated once, however many tests compare with it."""
+    with _future_warnings_ignored():
+        return _generate(_judge(folder, adapter), prompt, max_tokens)
 
 
 def _future_warnings_ignored() -> "warnings.catch_warnings[None]":
@@ -180,4 +190,4 @@ def _generate(model: Any, prompt: tuple[int, ...], max_tokens: int) -> Reference
         return_dict_in_generate=True,
     )
     first_N2 = torch.cat(output.logits).topk(2).values
-    return Reference(output.sequences[0, len(prompt) :].tolist(), float((first_N2[:, 0] - first_N2[:, 1]).min()))
+    return Reference(tuple(output.sequences[0, len(prompt) :].tolist()), float((first_N2[:, 0] - first_N2[:, 1]).min()))

@@ -1,7 +1,7 @@
 """Tokens a second of Brie's torch engine against transformers on one device, by streams. It knows no HTTP.
 
-    python benchmarks/gpu.py            # on BRIE_DEVICE, else CUDA, else MPS, else the CPU
-    python benchmarks/gpu.py --tiny     # a small shape, to see that the program itself works
+    python benchmarks/streams.py            # on BRIE_DEVICE, else CUDA, else MPS, else the CPU
+    python benchmarks/streams.py --tiny     # a small shape, to see that the program itself works
 
 The model has the shape of Qwen2.5-0.5B and random weights, so that nothing is downloaded; speed does not depend on
 their values. All systems get the same prompts and make as many tokens; what is timed begins after a warm-up and
