@@ -1,5 +1,6 @@
 """Many adapters in one batch answer as each does alone; that each answers as in PEFT is tested with the models."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from brie_core.errors import InvalidAdapter
 from brie_core.weights.lora import LoraAdapter, read_adapter
 from brie_server.engine.torch.adapters import Adapters
 from brie_server.engine.torch.architecture import Site, read_architecture
-from brie_server.engine.torch.lora import DeviceAdapter, Pair, put_on_device
+from brie_server.engine.torch.compiled.rows import rows_for
+from brie_server.engine.torch.lora import DeviceAdapter, Pair, Place, put_on_device
+from brie_server.engine.torch.lora_rows import pack
 from brie_server.engine.torch.runner import Runner
 from brie_server.engine.torch.scheduler import Limits, Scheduler
 from server.engine.asking import CPU, drive, prompt
@@ -29,9 +32,14 @@ def read(model: TinyModel, folder: Path) -> LoraAdapter:
 
 def load(runner: Runner, model: TinyModel, folder: Path) -> str:
     """Load an adapter under its folder's name."""
-    adapter = put_on_device(read(model, folder), read_architecture(model.base.config), CPU, torch.float32)
-    runner.load_adapter(folder.name, adapter)
+    runner.load_adapter(folder.name, runner.prepare_adapter(read(model, folder)))
     return folder.name
+
+
+def load_pairs(runner: Runner, model: TinyModel, digest: str, pairs: Mapping[Place, tuple[Pair | None, ...]]) -> None:
+    """Load an adapter of these pairs, in the form that the runner's batches read."""
+    adapter, architecture = DeviceAdapter(pairs), read_architecture(model.base.config)
+    runner.load_adapter(digest, pack(adapter, architecture) if rows_for(CPU, torch.float32) else adapter)
 
 
 def test_base_and_adapters_in_one_batch_answer_as_each_does_alone(tiny_model: TinyModel, runner: Runner) -> None:
@@ -47,7 +55,7 @@ def test_base_and_adapters_in_one_batch_answer_as_each_does_alone(tiny_model: Ti
 def test_an_adapter_that_overflows_does_not_reach_its_neighbours(tiny_model: TinyModel, runner: Runner) -> None:
     module = read(tiny_model, tiny_model.adapter("plain")).modules[0]
     huge = {(0, Site.O): (Pair(torch.full((module.rank, 32), 3e38), torch.full((module.rank, 32), 3e38)),)}
-    runner.load_adapter("huge", DeviceAdapter(huge))
+    load_pairs(runner, tiny_model, "huge", huge)
     sound = load(runner, tiny_model, tiny_model.adapter("plain"))
     asked = [prompt(token_ids(LENGTH), 5, adapter=sound), prompt(token_ids(LENGTH), 5)]
     alone = [drive(a_scheduler(), runner, [each])[0][0] for each in asked]
@@ -58,7 +66,7 @@ def test_an_adapter_that_overflows_does_not_reach_its_neighbours(tiny_model: Tin
 
 def test_a_row_left_by_an_adapter_that_overflowed_is_sound(tiny_model: TinyModel, runner: Runner) -> None:
     huge = {(0, Site.O): (Pair(torch.full((4, 32), 3e38), torch.full((4, 32), 3e38)),)}
-    runner.load_adapter("huge", DeviceAdapter(huge))
+    load_pairs(runner, tiny_model, "huge", huge)
     alone = drive(a_scheduler(), runner, [prompt(token_ids(3), 5)])[0]
     runner.release()
     scheduler = a_scheduler()
