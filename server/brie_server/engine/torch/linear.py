@@ -15,9 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 
 _TYPICAL_ROWS = 32
-_LARGEST_HALF = 65504.0
-_NOTHING = 2.0**-24
-"""Relative to a weight's largest value: half of the step between float32 numbers of that size."""
+_NOTHING = 2.0**-23
+"""Relative to a whole row of the weight: the step between float32 numbers."""
 _BLOCK = 4096
 
 
@@ -46,13 +45,17 @@ def _product(weight_OI: Tensor, bias_O: Tensor | None) -> Callable[[Tensor], Ten
 def fits_half(weight_OI: Tensor) -> bool:
     """Whether 16 bits hold the weight with no error that float32 arithmetic could show.
 
-    They hold every bfloat16 exactly but the smallest; what those lose is below `_NOTHING` of the largest.
+    They hold every bfloat16 up to 65504 exactly but the smallest. Each output is judged by itself, for a row of small
+    numbers beside rows of large ones has no others: what its numbers lose is as a vector no more than `_NOTHING` of it.
     """
-    largest, lost = 0.0, 0.0
-    for block in torch.split(weight_OI, _BLOCK):
-        largest = max(largest, float(block.abs().max()))
-        lost = max(lost, float((block - block.half()).abs().max()))
-    return largest <= _LARGEST_HALF and lost <= largest * _NOTHING
+    return all(_fits(block) for block in torch.split(weight_OI, _BLOCK))
+
+
+def _fits(weight_OI: Tensor) -> bool:
+    lost_O, all_O = (
+        torch.linalg.vector_norm(each, dim=1, dtype=torch.float64) for each in (weight_OI - weight_OI.half(), weight_OI)
+    )
+    return bool((lost_O <= all_O * _NOTHING).all())  # not so for infinity or NaN
 
 
 def _half(weight_OI: Tensor, bias_O: Tensor | None) -> Callable[[Tensor], Tensor]:

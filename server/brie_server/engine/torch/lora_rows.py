@@ -51,7 +51,7 @@ def pack(adapter: DeviceAdapter, architecture: Architecture) -> PackedAdapter:
     """Lay an adapter out: for each site its a, the parts' ranks below one another, then the b of each part."""
     rank = adapter.rank
     sizes = {site: _sizes(site, rank, architecture) for site in Site}
-    values = torch.zeros(sum(sum(sizes[site]) for _, site in adapter.pairs))
+    values = torch.zeros(sum(sum(sizes[site]) for _, site in adapter.pairs), dtype=torch.float32)
     a_LS = np.zeros((architecture.num_layers, len(_SITES)), np.uint64)
     b_LS = np.zeros_like(a_LS)
     start = 0
@@ -129,19 +129,23 @@ class PackedBatch:
     ) -> None:
         self.key, self._rows, self._used = key, rows, used
         tokens = _tokens_of(key)
-        self._tokens_T = torch.tensor([token for digest in used for token in tokens[digest]])
+        self._num_tokens = sum(count for _, count in key)
+        self._tokens_T = torch.tensor([token for digest in used for token in tokens[digest]], dtype=torch.int64)
         self._groups_LSG = _groups(used, {digest: len(tokens[digest]) for digest in used})
         shapes = {site: [architecture.shape(part) for part in PARTS[site]] for site in Site}
-        self._outputs = {site: torch.tensor([out for out, _ in each]) for site, each in shapes.items()}
+        self._outputs = {
+            site: torch.tensor([out for out, _ in each], dtype=torch.int64) for site, each in shapes.items()
+        }
         most_rank, num_tokens = max(each.rank for each in used.values()), len(self._tokens_T)
-        self._x_TI = torch.empty(num_tokens, max(each[0][1] for each in shapes.values()))
-        self._inner_TK = torch.empty(num_tokens, most_rank * max(len(each) for each in shapes.values()))
+        self._x_TI = torch.empty(num_tokens, max(each[0][1] for each in shapes.values()), dtype=torch.float32)
+        most_parts = max(len(each) for each in shapes.values())
+        self._inner_TK = torch.empty(num_tokens, most_rank * most_parts, dtype=torch.float32)
         self._sites = {site: self._site(site, each, most_rank) for site, each in shapes.items()}
 
     def add(self, layer: int, site: Site, x_NI: Tensor, out_NO: Tensor) -> None:
         """Add to `out_NO` what each token's own adapter makes of `x_NI`."""
         groups = self._groups_LSG[layer, _SITES.index(site)].ctypes.data
-        self._rows.lora(x_NI, out_NO, groups, self._sites[site])
+        self._rows.lora(x_NI, out_NO, self._num_tokens, groups, self._sites[site])
 
     def _site(self, site: Site, shapes: Sequence[tuple[int, int]], most_rank: int) -> compiled.Site:
         tensors = self._tokens_T, self._outputs[site], self._x_TI, self._inner_TK

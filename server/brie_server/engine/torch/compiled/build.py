@@ -11,6 +11,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -22,11 +23,9 @@ _FLAGS = (
     "-std=c++17",
     "-O3",
     "-march=native",
-    # sums may be taken in another order, so that they become vectors; NaN and infinity stay what they are
+    # nothing here may change a result: sums that may be taken in another order say so in the source
     "-fno-math-errno",
     "-fno-trapping-math",
-    "-fno-signed-zeros",
-    "-fassociative-math",
     # the OpenMP library that is found is the one that torch has loaded: both share its threads
     "-fopenmp",
     "-shared",
@@ -44,34 +43,34 @@ def load_rows() -> ctypes.CDLL | None:
         return None
     torch.get_num_threads()
     try:
-        return ctypes.CDLL(str(_compiled(compiler)))
+        return _loaded(compiler)
     except (OSError, subprocess.SubprocessError) as error:
         told = getattr(error, "stderr", None) or str(error)
         logger.warning("The engine runs without its compiled operations, slower: %s", told.strip()[-500:])
         return None
 
 
-def _compiled(compiler: str) -> Path:
-    name = f"rows-{_key(compiler)}.so"
-    kept = _SOURCE.parent / "__pycache__"
-    if (kept / name).exists():
-        return kept / name
-    try:
-        kept.mkdir(exist_ok=True)
-        staged = Path(tempfile.mkdtemp(dir=kept, prefix="rows-"))
-    except OSError:  # a read-only installation: compiled again by each process, for itself
-        return _compile(compiler, Path(tempfile.mkdtemp(prefix="brie-rows-")) / name)
-    try:
-        _compile(compiler, staged / name).replace(kept / name)
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
-    return kept / name
+def _loaded(compiler: str) -> ctypes.CDLL:
+    kept = _SOURCE.parent / "__pycache__" / f"rows-{_key(compiler)}.so"
+    with suppress(OSError):  # it is not there yet, or not whole
+        return ctypes.CDLL(str(kept))
+    with _room(kept.parent) as room:
+        compiled = Path(room) / kept.name
+        command = [compiler, *_FLAGS, "-o", str(compiled), str(_SOURCE)]
+        subprocess.run(command, check=True, capture_output=True, text=True, errors="replace", timeout=_MOST_SECONDS)
+        library = ctypes.CDLL(str(compiled))  # before it is kept, and for good: the file may go
+        with suppress(OSError):
+            compiled.replace(kept)
+    return library
 
 
-def _compile(compiler: str, target: Path) -> Path:
-    command = [compiler, *_FLAGS, "-o", str(target), str(_SOURCE)]
-    subprocess.run(command, check=True, capture_output=True, text=True, timeout=_MOST_SECONDS)
-    return target
+def _room(folder: Path) -> tempfile.TemporaryDirectory[str]:
+    """There, so that what is compiled is kept by one rename; beside a read-only installation each process compiles."""
+    try:
+        folder.mkdir(exist_ok=True)
+        return tempfile.TemporaryDirectory(dir=folder, prefix="rows-")
+    except OSError:
+        return tempfile.TemporaryDirectory(prefix="brie-rows-")
 
 
 def _key(compiler: str) -> str:

@@ -35,9 +35,10 @@ inline void put(bfloat16 &to, float x) {
     to.bits = uint16_t((bits & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : rounded);
 }
 
-// Within two units in the last place of std::exp, and free of branches, so that loops over it become vectors.
+// Within two units in the last place of std::exp, and free of branches, so that loops over it become vectors. Zero below
+// -87.7, infinity above 88.3: what comes before zero, or would still be finite, is no number that a sum or a gate shows.
 inline float exponential(float x) {
-    float clamped = std::min(std::max(x, -87.0f), 88.0f);
+    float clamped = std::min(std::max(-88.0f, x), 89.0f);  // in this order a NaN becomes a number here
     float whole = std::nearbyint(clamped * 1.44269504f);
     float rest = clamped - whole * 0.693359375f + whole * 2.12194440e-4f;
     float power = 1.9875691500e-4f;
@@ -47,7 +48,7 @@ inline float exponential(float x) {
     power = power * rest + 1.6666665459e-1f;
     power = power * rest + 5.0000001201e-1f;
     power = power * rest * rest + rest + 1.0f;
-    int32_t exponent = (int32_t(whole) + 127) << 23;
+    uint32_t exponent = uint32_t(int32_t(whole) + 127) << 23;
     float scale;
     std::memcpy(&scale, &exponent, 4);
     return x != x ? x : power * scale;
@@ -56,6 +57,7 @@ inline float exponential(float x) {
 template <class T>
 float inverse_rms(const T *x, int64_t size, float eps) {
     float sum = 0;
+#pragma omp simd reduction(+ : sum)
     for (int64_t i = 0; i < size; i++) sum += value(x[i]) * value(x[i]);
     return 1.0f / std::sqrt(sum / float(size) + eps);
 }
@@ -104,6 +106,17 @@ struct Heads {
     const int64_t *row_N, *position_N;
 };
 
+constexpr int64_t MOST_HEAD_SIZE = 512;
+
+// Whether every token's line lies in the cache, and a head in the room that `look` has for it.
+inline bool fit(const Heads &heads) {
+    bool fits = heads.size <= MOST_HEAD_SIZE && heads.query % heads.key == 0;
+    for (int64_t n = 0; n < heads.tokens; n++)
+        fits = fits && heads.row_N[n] >= 0 && heads.row_N[n] < heads.cache_rows && heads.position_N[n] >= 0 &&
+               heads.position_N[n] < heads.capacity;
+    return fits;
+}
+
 struct HeadNorm {
     const float *weight_JD;  // null where heads have no norm
     float eps;
@@ -150,7 +163,7 @@ template <class T, int64_t D>
 void look(const T *query, const T *keys, const T *values, T *out, int64_t first, int64_t last, float scale,
           int64_t size) {
     const int64_t width = D ? D : size;
-    float q[D ? D : 512], sum[D ? D : 512], score[BLOCK], most = -INFINITY, total = 0;
+    float q[D ? D : MOST_HEAD_SIZE], sum[D ? D : MOST_HEAD_SIZE], score[BLOCK], most = -INFINITY, total = 0;
     for (int64_t d = 0; d < width; d++) q[d] = value(query[d]) * scale, sum[d] = 0;
     for (int64_t from = first; from < last; from += BLOCK) {
         int64_t count = std::min(BLOCK, last - from);
@@ -158,6 +171,7 @@ void look(const T *query, const T *keys, const T *values, T *out, int64_t first,
         for (int64_t c = 0; c < count; c++) {
             const T *key = keys + (from + c) * width;
             float dot = 0;
+#pragma omp simd reduction(+ : dot)
             for (int64_t d = 0; d < width; d++) dot += q[d] * value(key[d]);
             score[c] = dot;
             block_most = dot > block_most || dot != dot ? dot : block_most;
@@ -392,13 +406,17 @@ extern "C" void int8_f32(const float *x_I, float *out_O, const Quantized *weight
     extern "C" void gelu_##NAME(const T *gate_up, T *out, int64_t rows, int64_t size) {                               \
         gate<T, true>(gate_up, out, rows, size);                                                                      \
     }                                                                                                                 \
-    extern "C" void place_##NAME(T *qkv, const T *cos_Nd, const T *sin_Nd, const HeadNorm *head_norm, T *cache,       \
+    extern "C" bool place_##NAME(T *qkv, const T *cos_Nd, const T *sin_Nd, const HeadNorm *head_norm, T *cache,       \
                                  const Heads *heads) {                                                                \
+        if (!fit(*heads)) return false;                                                                               \
         place(qkv, cos_Nd, sin_Nd, *head_norm, cache, *heads);                                                        \
+        return true;                                                                                                  \
     }                                                                                                                 \
-    extern "C" void attend_##NAME(const T *qkv, const T *cache, T *out, const Heads *heads, float scale,              \
+    extern "C" bool attend_##NAME(const T *qkv, const T *cache, T *out, const Heads *heads, float scale,              \
                                   int64_t window) {                                                                   \
+        if (!fit(*heads)) return false;                                                                               \
         attend_any(qkv, cache, out, *heads, scale, window);                                                           \
+        return true;                                                                                                  \
     }                                                                                                                 \
     extern "C" void lora_##NAME(const T *x, T *out, const Group *groups, const Site *site) {                          \
         lora(Low<T>{x, out, *site}, groups);                                                                          \

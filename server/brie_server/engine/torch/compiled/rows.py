@@ -15,13 +15,13 @@ from brie_server.engine.torch.compiled.build import load_rows
 
 _POINTER, _INT, _FLOAT, _BOOL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_bool
 _SUFFIXES = {torch.float32: "f32", torch.bfloat16: "bf16"}
-_SIGNATURES: dict[str, list[Any]] = {
-    "norm": [_POINTER] * 4 + [_INT, _INT, _FLOAT, _BOOL],
-    "silu": [_POINTER, _POINTER, _INT, _INT],
-    "gelu": [_POINTER, _POINTER, _INT, _INT],
-    "place": [_POINTER] * 6,
-    "attend": [_POINTER] * 4 + [_FLOAT, _INT],
-    "lora": [_POINTER] * 4,
+_SIGNATURES: dict[str, list[Any]] = {  # what each gives, then what it takes
+    "norm": [None, *[_POINTER] * 4, _INT, _INT, _FLOAT, _BOOL],
+    "silu": [None, _POINTER, _POINTER, _INT, _INT],
+    "gelu": [None, _POINTER, _POINTER, _INT, _INT],
+    "place": [_BOOL, *[_POINTER] * 6],
+    "attend": [_BOOL, *[_POINTER] * 4, _FLOAT, _INT],
+    "lora": [None, *[_POINTER] * 4],
 }
 MOST_HEAD_SIZE = 512
 """Of the heads that `attend` has room for."""
@@ -93,7 +93,7 @@ class Rows:
         """Add `added_NE` to `x_NE` in place, if there is something to add; returns the sum's norm."""
         (rows, size), out_NE = x_NE.shape, torch.empty_like(x_NE)
         added = None if added_NE is None else self._pointer(added_NE, rows * size)
-        x, weight = self._pointer(x_NE, rows * size), norm.weight_E.data_ptr()
+        x, weight = self._pointer(x_NE, rows * size), _pointer(norm.weight_E, torch.float32, size)
         self._norm(x, added, weight, out_NE.data_ptr(), rows, size, norm.eps, norm.rounds)
         return out_NE
 
@@ -110,7 +110,7 @@ class Rows:
         """Norm queries and keys and turn them by cos_Nd and sin_Nd, in place; write keys and values to the cache."""
         qkv, cache = self._qkv(qkv_NO, heads), self._cache(kv_2RHCD, heads)
         cos, sin = (self._pointer(each, heads.tokens * heads.size // 2) for each in rotation)
-        self._place(qkv, cos, sin, ctypes.addressof(head_norm), cache, ctypes.addressof(heads))
+        _check(self._place(qkv, cos, sin, ctypes.addressof(head_norm), cache, ctypes.addressof(heads)))
 
     def attend(
         self, qkv_NO: Tensor, kv_2RHCD: Tensor, out_NO: Tensor, heads: Heads, scoring: tuple[float, int]
@@ -118,11 +118,11 @@ class Rows:
         """What each query, alone in its row, sees up to its position; `scoring` is scale and window, 0 for all."""
         qkv, cache = self._qkv(qkv_NO, heads), self._cache(kv_2RHCD, heads)
         out = self._pointer(out_NO, heads.tokens * heads.query * heads.size)
-        self._attend(qkv, cache, out, ctypes.addressof(heads), *scoring)
+        _check(self._attend(qkv, cache, out, ctypes.addressof(heads), *scoring))
 
-    def lora(self, x_NI: Tensor, out_NO: Tensor, groups: int, site: Site) -> None:
-        """Add to `out_NO` what the groups, an array's address, make of `x_NI`."""
-        x, out = self._pointer(x_NI, site.inputs), self._pointer(out_NO, site.width)
+    def lora(self, x_NI: Tensor, out_NO: Tensor, num_tokens: int, groups: int, site: Site) -> None:
+        """Add to `out_NO` what the groups, an array's address, make of `x_NI`; none has a token beyond `num_tokens`."""
+        x, out = self._pointer(x_NI, num_tokens * site.inputs), self._pointer(out_NO, num_tokens * site.width)
         self._lora(x, out, groups, ctypes.addressof(site))
 
     def _qkv(self, qkv_NO: Tensor, heads: Heads) -> int:
@@ -132,9 +132,7 @@ class Rows:
         return self._pointer(kv_2RHCD, 2 * heads.cache_rows * heads.key * heads.capacity * heads.size)
 
     def _pointer(self, tensor: Tensor, at_least: int) -> int:
-        if tensor.dtype != self._dtype or not tensor.is_contiguous() or tensor.numel() < at_least:
-            raise ValueError(f"a contiguous tensor of {at_least} {self._dtype} was promised")
-        return tensor.data_ptr()
+        return _pointer(tensor, self._dtype, at_least)
 
 
 class Int8Row:
@@ -166,7 +164,18 @@ def rows_for(device: torch.device, dtype: torch.dtype) -> Rows | None:
     return Rows(library, dtype)
 
 
-def _function(library: ctypes.CDLL, name: str, dtype: torch.dtype, types: list[Any]) -> Callable[..., None]:
+def _pointer(tensor: Tensor, dtype: torch.dtype, at_least: int) -> int:
+    if tensor.dtype != dtype or not tensor.is_contiguous() or tensor.numel() < at_least:
+        raise ValueError(f"a contiguous tensor of {at_least} {dtype} was promised")
+    return tensor.data_ptr()
+
+
+def _check(fits: bool) -> None:  # noqa: FBT001  # a C function's word
+    if not fits:
+        raise ValueError("a token's line lies outside the cache, or a head has no room")
+
+
+def _function(library: ctypes.CDLL, name: str, dtype: torch.dtype, types: list[Any]) -> Callable[..., Any]:
     function = library[f"{name}_{_SUFFIXES[dtype]}"]
-    function.argtypes, function.restype = types, None
+    function.restype, *function.argtypes = types
     return function
