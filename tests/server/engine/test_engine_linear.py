@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from brie_server.engine.torch.linear import Linear, fits_half
+from brie_server.engine.torch.linear import fits_half, linear
 
 
 @pytest.mark.parametrize("size", [1.0, 0.1, 0.03])
@@ -40,11 +40,11 @@ def test_a_product_is_exact_to_float32(sizes: tuple[int, int, int], is_half: boo
     num, outputs, inputs = sizes
     weight_OI, bias_O = torch.randn(outputs, inputs), torch.randn(outputs) if has_bias else None
     weight_OI = weight_OI.bfloat16().float() if is_half else weight_OI
-    x_NI, linear = torch.randn(num, inputs), Linear(weight_OI, bias_O)
+    x_NI, product = torch.randn(num, inputs), linear(weight_OI, bias_O)
     exact_NO = functional.linear(x_NI.double(), weight_OI.double(), None if bias_O is None else bias_O.double())
     room_NO = x_NI.norm(dim=1, keepdim=True) * weight_OI.norm(dim=1) + 4
     for x in (x_NI, x_NI.T.contiguous().T):
-        out_NO = linear.apply(x)
+        out_NO = product.apply(x)
         assert out_NO.shape == (num, outputs)
         assert out_NO.is_contiguous()
         assert ((out_NO - exact_NO).abs() <= room_NO * 2**-20).all()
@@ -55,7 +55,7 @@ def test_nan_in_one_row_of_a_product_stays_there(is_half: bool) -> None:
     weight_OI = torch.randn(33, 48)
     x_NI = torch.randn(9, 48)
     x_NI[4, 7], x_NI[6, 1] = torch.nan, torch.inf
-    out_NO = Linear(weight_OI.bfloat16().float() if is_half else weight_OI).apply(x_NI)
+    out_NO = linear(weight_OI.bfloat16().float() if is_half else weight_OI).apply(x_NI)
     assert out_NO.isfinite().all(1).tolist() == [True] * 4 + [False, True, False, True, True]
     assert not out_NO[4].isfinite().any()
     assert not out_NO[6].isfinite().any()
