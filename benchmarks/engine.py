@@ -10,16 +10,14 @@ import argparse
 import asyncio
 import dataclasses
 import json
-import os
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import machine
 from adapters import write_adapters
-from brie_core.libraries import environment_for_child
 from brie_core.settings import Settings
 from brie_core.weights.base_model import BaseModel
 from brie_core.weights.resolve import resolve_base_model
@@ -164,8 +162,7 @@ def show(runs: Sequence[Run]) -> str:
 
 def main() -> None:
     """Begin again as a server's process begins, then measure."""
-    if "MALLOC_TRIM_THRESHOLD_" not in os.environ:
-        os.execve(sys.executable, [sys.executable, *sys.argv], environment_for_child(os.environ))
+    machine.begin_as_a_server()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--concurrency", default="1,8,32")
     parser.add_argument("--n", type=int, default=32)

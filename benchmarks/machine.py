@@ -1,4 +1,4 @@
-"""The machine and the versions that a measurement was made with, in words."""
+"""What a measurement is made with: the machine and the versions, in words, and the process it begins as."""
 
 import os
 import platform
@@ -11,8 +11,19 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+from brie_core.libraries import environment_for_child
+
 _FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8", "asimd", "bf16", "i8mm")
 _PACKAGES = ("torch", "llama-cpp-python", "litestar", "uvicorn")
+
+
+def begin_as_a_server() -> None:
+    """Begin this process again with the environment that `brie serve` gives its own; call first thing in main.
+
+    How threads wait for each other, and what becomes of freed memory, is decided when a process begins.
+    """
+    if "MALLOC_TRIM_THRESHOLD_" not in os.environ:
+        os.execve(sys.executable, [sys.executable, *sys.argv], environment_for_child(os.environ))
 
 
 def facts(peers_home: Path | None = None) -> list[str]:

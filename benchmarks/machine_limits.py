@@ -83,6 +83,7 @@ def _apply_all(layers: Sequence[Linear], inputs: Sequence[Tensor]) -> None:
 
 def main() -> None:
     """Print the page."""
+    machine.begin_as_a_server()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=1.0, help="for each figure")
     parser.add_argument("--dtypes", default="float32,auto", help="as BRIE_DTYPE, separated by commas")

@@ -84,6 +84,7 @@ def running(server: Server, log: Path, patience: float = 600.0) -> Iterator[str]
     if not server.command:
         yield server.url
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what we started ends with us
     port = _free_port()
     command = [part.format(port=port) for part in server.command]
     with log.open("wb") as output:
