@@ -69,6 +69,7 @@ ADAPTERS: dict[str, dict[str, Any]] = {
     "q-and-v": {"r": 3, "lora_alpha": 6, "target_modules": ["q_proj", "v_proj"]},
     "all-linear": {"r": 5, "lora_alpha": 10, "target_modules": "all-linear"},
     "one-layer": {"r": 4, "lora_alpha": 8, "target_modules": ["k_proj", "up_proj"], "layers_to_transform": [1]},
+    "wide": {"r": 256, "lora_alpha": 32, "target_modules": "all-linear"},
 }
 
 
