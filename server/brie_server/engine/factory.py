@@ -30,12 +30,11 @@ def open_codec(base: ServedModel) -> TextCodec:
 
 
 def _torch_engine(settings: Settings, base: BaseModel) -> Engine:
-    from brie_server.engine.torch.device import choose_device, choose_dtype
+    from brie_server.engine.torch.device import choose_device, choose_dtype, limits_for
     from brie_server.engine.torch.engine import TorchEngine
-    from brie_server.engine.torch.scheduler import Limits
 
     device = choose_device(settings.device)
-    return TorchEngine(base, device, choose_dtype(settings.dtype, device), Limits())
+    return TorchEngine(base, device, choose_dtype(settings.dtype, device), limits_for(device))
 
 
 def _llamacpp_engine(settings: Settings, base: GgufModel) -> Engine:

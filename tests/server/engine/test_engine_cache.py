@@ -1,5 +1,6 @@
 """The cache's rectangle and its blocks: what is kept, what is wiped. No model."""
 
+import psutil
 import pytest
 import torch
 
@@ -101,3 +102,15 @@ def test_a_dropped_block_is_gone(cache: Cache) -> None:
     assert cache.num_blocks == 1
     cache.drop_all()
     assert cache.num_blocks == 0
+
+
+def test_on_a_cpu_only_what_is_written_takes_memory(cache: Cache) -> None:
+    before = psutil.Process().memory_info().rss
+    cache.reshape(Rectangle(1024, 65_536))
+    reserved = sum(cache.layer(index).nbytes for index in range(cache.num_layers))
+    cache.reserve(1000, 0, 5)
+    cache.layer(0)[:, 1000, :, :5] = 1
+    assert cache.layer(0)[:, 1000, :, :7].sum() == 2 * 2 * 5 * cache.layer(0).shape[-1]
+    assert psutil.Process().memory_info().rss - before < reserved / 100
+    cache.reshape(Rectangle(1, 6))
+    assert row(cache, 0) == [1.0] * 5 + [0]

@@ -169,6 +169,22 @@ def test_the_rectangle_grows_in_doublings() -> None:
     assert capacities == {16, 32, 64}
 
 
+def test_a_rectangle_is_reserved_from_the_beginning_where_it_fits() -> None:
+    scheduler = a_scheduler(reserved_rows=8, reserved_capacity=128, token_budget=1024)
+    add(scheduler, a_sequence(length=10, max_tokens=60))
+    assert {advance(scheduler).rectangle for _ in range(50)} == {Rectangle(8, 128)}
+    add(scheduler, a_sequence(length=200))
+    assert advance(scheduler).rectangle == Rectangle(2, 256)  # eight rows of that length do not fit
+    add(scheduler, *(a_sequence() for _ in range(2)))
+    assert advance(scheduler).rectangle == Rectangle(4, 256)
+
+
+def test_no_more_is_reserved_than_can_be_used() -> None:
+    scheduler = a_scheduler(reserved_rows=8, reserved_capacity=128, max_rows=3, context_length=100)
+    add(scheduler, a_sequence())
+    assert advance(scheduler).rectangle == Rectangle(3, 100)
+
+
 def test_the_rectangle_is_no_longer_than_the_context() -> None:
     scheduler = a_scheduler(token_budget=100, context_length=100)
     add(scheduler, a_sequence(length=90, max_tokens=10))

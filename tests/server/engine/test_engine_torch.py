@@ -121,12 +121,12 @@ async def test_a_cache_that_cannot_grow_fails_who_grew_and_serves_who_waits(
 ) -> None:
     engine = start(tiny_model.base, max_rows=1, smallest_capacity=32)
     whole = await answer(engine, prompt(ASKED, 5))
-    enlarge, attempts = Cache._enlarged, iter(range(1_000_000))
+    copy, attempts = Cache._copied, iter(range(1_000_000))
 
-    def failing(self: Cache, old: torch.Tensor, rectangle: Rectangle) -> torch.Tensor:
-        return out_of_memory(old) if next(attempts) == 3 else enlarge(self, old, rectangle)
+    def failing(self: Cache, old: torch.Tensor, rectangle: Rectangle, extent: Rectangle) -> torch.Tensor:
+        return out_of_memory(old) if next(attempts) == 3 else copy(self, old, rectangle, extent)
 
-    monkeypatch.setattr(Cache, "_enlarged", failing)
+    monkeypatch.setattr(Cache, "_copied", failing)
     both = (answer(engine, prompt(ASKED, max_tokens)) for max_tokens in (50, 5))
     first, second = await asyncio.gather(*both, return_exceptions=True)
     assert isinstance(first, EngineFailure)

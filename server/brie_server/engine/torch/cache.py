@@ -3,10 +3,13 @@
 Beside the rectangle it keeps blocks: copies of stretches of rows, by number, that later rows may begin with.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from brie_server.engine.torch.architecture import Architecture
+from brie_server.engine.torch.pages import zeros
 from brie_server.engine.torch.prefix import BLOCK
 from brie_server.engine.torch.shapes import EXACT, Shapes
 from brie_server.engine.torch.step import Keep, Move, Rectangle, Restore
@@ -45,14 +48,14 @@ class Cache:
         self._written: list[int] = []
 
     def reshape(self, rectangle: Rectangle) -> None:
-        """Become this large, keeping what lies in both the old and the new rectangle."""
+        """Become this large, keeping what was written that lies in both the old and the new rectangle."""
         if rectangle == self._rectangle:
             return
-        old = self._rectangle
-        for index, kv_2RHCD in enumerate(self._layers):  # a layer at a time, so that two never exist whole
-            self._layers[index] = self._enlarged(kv_2RHCD, rectangle)
         kept = [min(end, rectangle.capacity) for end in self._written[: rectangle.rows]]
-        self._written = kept + [0] * max(rectangle.rows - old.rows, 0)
+        extent = self._extent(kept, rectangle)
+        for index, kv_2RHCD in enumerate(self._layers):  # a layer at a time, so that two never exist whole
+            self._layers[index] = self._copied(kv_2RHCD, rectangle, extent)
+        self._written = kept + [0] * (rectangle.rows - len(kept))
         self._rectangle = rectangle
 
     def move(self, move: Move) -> None:
@@ -103,10 +106,17 @@ class Cache:
         """Where to stop when so much of a row is wiped or moved; what lies behind it is zero."""
         return self._shapes.positions(written, self._rectangle.capacity) if written else 0
 
-    def _enlarged(self, old_2RHCD: Tensor, rectangle: Rectangle) -> Tensor:
+    def _extent(self, kept: Sequence[int], rectangle: Rectangle) -> Rectangle:
+        """Covers all that is kept, and lies in the old and the new rectangle."""
+        if not any(kept):
+            return Rectangle()
+        rows = self._shapes.count(max(row for row, end in enumerate(kept) if end) + 1)
+        return Rectangle(min(rows, len(kept)), min(self._covering(max(kept)), rectangle.capacity))
+
+    def _copied(self, old_2RHCD: Tensor, rectangle: Rectangle, extent: Rectangle) -> Tensor:
         shape = (2, rectangle.rows, self._num_kv_heads, rectangle.capacity, self._head_dim)
-        new_2RHCD = torch.zeros(shape, device=self._device, dtype=self._dtype)
-        if old_2RHCD.numel():
-            rows, capacity = min(old_2RHCD.shape[1], shape[1]), min(old_2RHCD.shape[3], shape[3])
-            new_2RHCD[:, :rows, :, :capacity] = old_2RHCD[:, :rows, :, :capacity]
+        new_2RHCD = zeros(shape, self._device, self._dtype)
+        if extent.num_tokens:
+            rows, end = slice(extent.rows), slice(extent.capacity)
+            new_2RHCD[:, rows, :, end] = old_2RHCD[:, rows, :, end]
         return new_2RHCD

@@ -4,6 +4,7 @@ import torch
 
 from brie_core.errors import BadConfiguration
 from brie_server.engine.torch.compiled.rows import rows_for
+from brie_server.engine.torch.scheduler import Limits
 from brie_server.engine.torch.shapes import Shapes
 from brie_server.engine.torch.target import Target
 
@@ -43,6 +44,11 @@ def cache_bytes(device: torch.device) -> int:
         room = torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
         return max(min(int(room * _SHARE["mps"]), _CACHE_BYTES), 0)
     return _CACHE_BYTES
+
+
+def limits_for(device: torch.device) -> Limits:
+    """On a CPU, where only what is written takes memory, the cache's rectangle begins as large as most ever need it."""
+    return Limits(reserved_rows=32, reserved_capacity=1024) if device.type == "cpu" else Limits()
 
 
 def choose_target(device: torch.device, dtype: torch.dtype) -> Target:

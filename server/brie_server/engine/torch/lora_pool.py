@@ -4,8 +4,6 @@ A pool's tensors hold one adapter in each slot. A step multiplies each token wit
 one batched product over slots: nothing is merged, nothing is masked, and there is no active adapter.
 """
 
-import math
-import mmap
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -15,6 +13,7 @@ from torch import Tensor
 from brie_server.engine.torch.architecture import PARTS, Architecture, Site
 from brie_server.engine.torch.lora import DeviceAdapter, Pair, Place
 from brie_server.engine.torch.lora_share import Share
+from brie_server.engine.torch.pages import zeros
 from brie_server.engine.torch.rows import replace_rows
 
 
@@ -85,11 +84,7 @@ class Pool:
         )
 
     def _zeros(self, *shape: int) -> Tensor:
-        num_bytes = math.prod(shape) * self._like.itemsize
-        if self._like.device.type != "cpu" or not num_bytes:
-            return self._like.new_zeros(shape)
-        pages = mmap.mmap(-1, num_bytes)  # zeros that become memory page by page, when they are written to
-        return torch.frombuffer(pages, dtype=self._like.dtype).view(shape)
+        return zeros(shape, self._like.device, self._like.dtype)
 
 
 def _put(pair: Pair | None, a_rI: Tensor, b_rO: Tensor) -> None:

@@ -44,6 +44,9 @@ class Limits:
     """Tokens of prompts in one step: more is faster for the prompts and slower for all others meanwhile."""
     smallest_capacity: int = 256
     """The least length of the rectangle; it doubles from there."""
+    reserved_rows: int = 1
+    reserved_capacity: int = 1
+    """The rectangle is at least this large, if that fits: where only what is written takes memory, growing is dear."""
     max_blocks: int = 512
     """Blocks of keys and values that are kept for later prompts."""
 
@@ -208,15 +211,19 @@ class Scheduler:
         return Rectangle(len(sequences), min(capacity, self._context_length))
 
     def _reshaped(self, need: Rectangle) -> Rectangle:
-        """The present rectangle as long as it is enough; else one that grows in both directions, if that fits."""
+        """The present rectangle as long as it is enough; else the roomiest that fits, so that growing is rare."""
         now = self._rectangle
         if not need.rows:
             return Rectangle()
         if now.covers(need):
             return now
-        rows = min(_power_of_two(need.rows), self._limits.max_rows)
-        larger = Rectangle(max(now.rows, rows), max(now.capacity, need.capacity))
-        return larger if self._fits(larger) else need
+        rows, capacity = min(_power_of_two(need.rows), self._limits.max_rows), max(now.capacity, need.capacity)
+        most = Rectangle(
+            max(now.rows, rows, min(self._limits.reserved_rows, self._limits.max_rows)),
+            max(capacity, min(self._limits.reserved_capacity, self._context_length)),
+        )
+        roomy = (most, Rectangle(max(now.rows, rows), capacity), Rectangle(rows, capacity))
+        return next((each for each in roomy if self._fits(each)), need)
 
 
 def _power_of_two(number: int) -> int:
