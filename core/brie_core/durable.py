@@ -4,7 +4,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -38,7 +37,7 @@ def staging_folder(tmp: Path, prefix: str) -> Iterator[Path]:
 def publish_folder(staged: Path, final: Path) -> bool:
     """Move `staged` to `final` in one rename, after its files reached the disk; False if `final` was there already."""
     for path in sorted(staged.rglob("*")):
-        sync_folder(path) if path.is_dir() else _sync_file(path)
+        sync_folder(path) if path.is_dir() else sync_file(path)
     sync_folder(staged)
     final.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -49,15 +48,6 @@ def publish_folder(staged: Path, final: Path) -> bool:
         raise
     sync_folder(final.parent)
     return True
-
-
-@contextmanager
-def reaching_the_disk(file: Path) -> Iterator[None]:
-    """Begin to make a file durable while the block runs; `publish_folder` then has the less to wait for."""
-    with ThreadPoolExecutor(1, "brie-sync") as thread:
-        synced = thread.submit(_sync_file, file)
-        yield
-        synced.result()
 
 
 def remove_folder(folder: Path, tmp: Path) -> None:
@@ -85,6 +75,7 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _sync_file(path: Path) -> None:
+def sync_file(path: Path) -> None:
+    """Wait until the bytes of a file have reached the disk."""
     with path.open("rb") as file:
         os.fsync(file.fileno())

@@ -152,6 +152,34 @@ async def test_a_load_that_fails_is_told_and_tried_again(residency: Residency, e
     (await residency.enter("a")).leave()
 
 
+async def test_what_is_expected_is_loaded_unless_another_would_have_to_go(
+    engine: RecordingEngine, aliases: AliasStore, tiny_base: BaseModel, tiny_model: Path, tmp_path: Path
+) -> None:
+    store = AdapterStore(tmp_path)
+    version = store.publish(write_lora(tmp_path / "a", tiny_model, seed=0), tiny_base, {})
+    size = sum(file.stat().st_size for file in version.folder.glob("adapter_*"))
+    for budget, loads in ((size - 1, 0), (size, 1)):
+        residency = Residency(engine, tiny_base, aliases, store, budget=budget)
+        residency.expect(version)
+        await asyncio.sleep(0.1)
+        assert (engine.loads, residency.num_users) == (loads, 0)
+    await aliases.move("a", version.digest, expected=None)
+    (await residency.enter("a")).leave()
+    assert engine.loads == 1
+
+
+async def test_whoever_asks_for_what_was_expected_in_vain_is_told_why(
+    residency: Residency, engine: RecordingEngine, aliases: AliasStore, tiny_base: BaseModel, tmp_path: Path
+) -> None:
+    store, engine.fails = AdapterStore(tmp_path), True
+    roomy = Residency(engine, tiny_base, aliases, store)
+    roomy.expect(store.open((await aliases.get("a")).version))
+    with pytest.raises(EngineFailure):
+        await roomy.enter("a")
+    engine.fails = False
+    (await roomy.enter("a")).leave()
+
+
 async def test_adapters_are_loaded_one_at_a_time(residency: Residency, engine: RecordingEngine) -> None:
     for stay in await asyncio.gather(*(residency.enter(name) for name in "abc")):
         stay.leave()

@@ -9,11 +9,12 @@ import json
 import shutil
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from brie_core.durable import publish_folder, reaching_the_disk, remove_folder, staging_folder
+from brie_core.durable import publish_folder, remove_folder, staging_folder, sync_file
 from brie_core.errors import InvalidAdapter, NotFound
 from brie_core.weights.base_model import file_digest, read_json
 from brie_core.weights.lora import DECISIVE, Adaptable, LoraAdapter, check_values, read_adapter
@@ -53,11 +54,15 @@ class AdapterStore:
             built.mkdir()
             for name in (_CONFIG, _WEIGHTS):
                 shutil.copyfile(source / name, built / name)
-            with reaching_the_disk(built / _WEIGHTS):  # most of the bytes, meanwhile
+            with ThreadPoolExecutor(2, "brie-publish") as threads:  # most of the time goes into the weights' bytes
+                synced = threads.submit(sync_file, built / _WEIGHTS)
+                hashed = threads.submit(file_digest, built / _WEIGHTS)
                 adapter = read_adapter(built, base.linear_modules)  # the copy counts: the source may still change
                 check_values(adapter)
                 digest = adapter_digest(adapter, base.digest)
-                manifest = _manifest(built, digest, base, adapter, provenance)
+                files = [_file(built / _CONFIG, file_digest(built / _CONFIG)), _file(built / _WEIGHTS, hashed.result())]
+                synced.result()
+            manifest = _manifest(digest, base, adapter, provenance) | {"files": dict(files)}
             (built / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
             if publish_folder(built, self._folder / digest):
                 self._just_published[digest] = _identities(self._folder / digest)
@@ -135,9 +140,7 @@ def _identities(folder: Path) -> _Identities:
     )
 
 
-def _manifest(
-    folder: Path, digest: str, base: Adaptable, adapter: LoraAdapter, provenance: Mapping[str, Any]
-) -> dict[str, Any]:
+def _manifest(digest: str, base: Adaptable, adapter: LoraAdapter, provenance: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "schema": 1,
         "version": digest,
@@ -146,11 +149,11 @@ def _manifest(
         "lora": {name: adapter.config.get(name) for name in DECISIVE},
         "num_parameters": sum(m.rank * (m.a.shape[1] + m.b.shape[0]) for m in adapter.modules),
         **provenance,
-        "files": {
-            name: {"bytes": (folder / name).stat().st_size, "sha256": file_digest(folder / name)}
-            for name in (_CONFIG, _WEIGHTS)
-        },
     }
+
+
+def _file(file: Path, sha256: str) -> tuple[str, dict[str, Any]]:
+    return file.name, {"bytes": file.stat().st_size, "sha256": sha256}
 
 
 def _check_base(source: Path, base: Adaptable) -> None:

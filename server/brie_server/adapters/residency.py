@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from brie_core.errors import InvalidRequest
-from brie_core.store.adapters import AdapterStore
+from brie_core.store.adapters import AdapterStore, AdapterVersion
 from brie_core.store.aliases import AliasStore
 from brie_core.weights.lora import Adaptable
 from brie_server.adapters.residency_policy import Resident, evictions
@@ -73,6 +73,15 @@ class Residency:
             self._pins[model] = version
         return await self._hold(version)
 
+    def expect(self, version: AdapterVersion) -> None:
+        """Begin to load a version that will probably be asked for soon, if no other has to go for it.
+
+        Nobody waits: whoever asks for it is told what went wrong.
+        """
+        size = sum(entry["bytes"] for entry in version.manifest["files"].values())
+        if version.digest not in self._sizes and self.num_bytes + size <= self._budget:
+            self._begin_to_load(version.digest)
+
     async def check(self, model: str) -> None:
         """Raises NotFound for a name that nothing answers to."""
         if model != self._base.id:
@@ -130,11 +139,14 @@ class Residency:
 
     async def _load(self, version: str) -> None:
         """Load once, however many requests wait for it; whoever of them goes away, the load goes on."""
+        await asyncio.shield(self._begin_to_load(version))
+
+    def _begin_to_load(self, version: str) -> asyncio.Task[None]:
         task = self._loading.get(version)
         if task is None:
             task = self._loading[version] = asyncio.create_task(self._read_and_load(version))
             task.add_done_callback(lambda done: _forget(self._loading, version, done))
-        await asyncio.shield(task)
+        return task
 
     async def _read_and_load(self, version: str) -> None:
         async with self._turns:

@@ -35,6 +35,7 @@ async def load_lora_adapter(data: JSONBody[LoadAdapter], services: Given) -> str
     )
     if not data.pinned:
         services.residency.unpin(data.lora_name)
+        services.residency.expect(version)
     return f"Success: LoRA adapter '{data.lora_name}' added successfully."
 
 

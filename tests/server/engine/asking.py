@@ -8,8 +8,10 @@ import torch
 from brie_core.weights.base_model import BaseModel
 from brie_core.weights.lora import LoraAdapter, read_adapter
 from brie_server.engine.base import Engine, Prompt, Sampling, Token
-from brie_server.engine.torch.architecture import read_architecture
+from brie_server.engine.torch.architecture import Architecture, read_architecture
 from brie_server.engine.torch.compiled.rows import rows_for
+from brie_server.engine.torch.lora import DeviceAdapter
+from brie_server.engine.torch.lora_rows import PackedAdapter, pack
 from brie_server.engine.torch.runner import Runner
 from brie_server.engine.torch.scheduler import Scheduler
 from brie_server.engine.torch.sequence import Sequence
@@ -90,3 +92,12 @@ def drive(scheduler: Scheduler, runner: Runner, asked: list[Prompt]) -> tuple[li
         steps.append(step)
         scheduler.advance(step, runner.run(step))
     return [sequence.token_ids[len(sequence.prompt.token_ids) :] for sequence in sequences], steps
+
+
+def packed(adapter: DeviceAdapter, architecture: Architecture) -> PackedAdapter:
+    """An adapter that lies on no disk, as the compiled products read it."""
+    factors = (
+        (place, [(pair.a_rI.numpy(), pair.b_rO.T.numpy()) if pair else None for pair in pairs])
+        for place, pairs in adapter.pairs.items()
+    )
+    return pack(adapter.rank, adapter.pairs.keys(), factors, architecture)

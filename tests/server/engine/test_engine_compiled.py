@@ -13,10 +13,10 @@ from brie_server.engine.torch.architecture import PARTS, Architecture, Site, rea
 from brie_server.engine.torch.compiled.build import load_rows
 from brie_server.engine.torch.compiled.rows import HeadNorm, Heads, Norm, Rows, rows_for
 from brie_server.engine.torch.lora import DeviceAdapter, Pair
-from brie_server.engine.torch.lora_rows import PackedAdapters, pack
+from brie_server.engine.torch.lora_rows import PackedAdapters
 from brie_server.engine.torch.operations import TensorOperations
 from brie_server.engine.torch.rotation import rotation
-from server.engine.asking import CPU
+from server.engine.asking import CPU, packed
 
 pytestmark = pytest.mark.skipif(load_rows() is None, reason="no compiler here")
 
@@ -263,7 +263,7 @@ def test_lora(dtype: torch.dtype, ranks: list[list[int]], runs: list[tuple[int, 
     of_digest = {f"a{number}": an_adapter(each) for number, each in enumerate(ranks)}
     adapters = PackedAdapters(LLAMA, rows_of(dtype))
     for digest, adapter in of_digest.items():
-        adapters.load(digest, pack(adapter, LLAMA))
+        adapters.load(digest, packed(adapter, LLAMA))
     tokens = [(None if number < 0 else f"a{number % len(ranks)}", count) for number, count in runs]
     owners = [digest for digest, count in tokens for _ in range(count)]
     batch = adapters.batch(tokens)
@@ -292,7 +292,7 @@ def one_adapter(constant: float) -> DeviceAdapter:
 def test_a_digest_loaded_again_is_the_new_adapter() -> None:
     adapters, tokens = PackedAdapters(LLAMA, rows_of(torch.float32)), [("a", 1)]
     for constant in (1.0, 2.0):
-        adapters.load("a", pack(one_adapter(constant), LLAMA))
+        adapters.load("a", packed(one_adapter(constant), LLAMA))
         out_NO, batch = torch.zeros(1, 48), adapters.batch(tokens)
         assert batch is not None
         assert adapters.batch(list(tokens)) is batch
@@ -306,7 +306,7 @@ def test_a_digest_loaded_again_is_the_new_adapter() -> None:
 
 def test_fewer_tokens_than_the_batch_has_are_refused() -> None:
     adapters = PackedAdapters(LLAMA, rows_of(torch.float32))
-    adapters.load("a", pack(one_adapter(1.0), LLAMA))
+    adapters.load("a", packed(one_adapter(1.0), LLAMA))
     batch = adapters.batch([(None, 2), ("a", 1)])
     assert batch is not None
     for num_x, num_out in ((2, 3), (3, 2)):
@@ -317,7 +317,7 @@ def test_fewer_tokens_than_the_batch_has_are_refused() -> None:
 def test_an_adapters_nan_stays_with_its_tokens() -> None:
     adapters = PackedAdapters(LLAMA, rows_of(torch.float32))
     for digest, constant in (("a", 1.0), ("b", torch.nan)):
-        adapters.load(digest, pack(one_adapter(constant), LLAMA))
+        adapters.load(digest, packed(one_adapter(constant), LLAMA))
     out_NO, batch = torch.zeros(5, 48), adapters.batch([("a", 1), (None, 1), ("b", 1), ("a", 2)])
     assert batch is not None
     x_NI = torch.ones(5, 64)
@@ -340,7 +340,7 @@ def everything(dtype: torch.dtype) -> list[Tensor]:
     rows.attend(qkv_NO, cache_2RHCD, out_NO, heads, (0.1, 0))
     adapters = PackedAdapters(LLAMA, rows)
     for number in range(9):
-        adapters.load(f"a{number}", pack(an_adapter([number + 1]), LLAMA))
+        adapters.load(f"a{number}", packed(an_adapter([number + 1]), LLAMA))
     batch, added_NO = adapters.batch([(f"a{number % 9}", 1) for number in range(num)]), torch.zeros(num, 128).to(dtype)
     assert batch is not None
     batch.add(0, Site.QKV, torch.randn(num, 48).to(dtype), added_NO)

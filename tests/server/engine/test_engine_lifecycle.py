@@ -29,8 +29,8 @@ from server.engine.tiny_models import TinyModel, token_ids
 
 NUM_CYCLES, NUM_WARM_UP, AT_ONCE = 1000, 400, 4
 MOST_GROWTH = 64 * 2**20
-"""What the process may grow by in the 600 cycles after the warm-up: allocators settle late, by 10 to 40 MiB. The 300 wide
-adapters alone take 400."""
+"""What the process may grow by in the 600 cycles after the warm-up: allocators settle late, by 10 to 40 MiB. The 300
+wide adapters alone take 400."""
 KINDS = ("plain", "rslora", "patterns", "q-and-v", "all-linear", "one-layer")
 LONG, LENGTH = token_ids(100, seed=4), 6
 

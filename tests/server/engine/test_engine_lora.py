@@ -14,10 +14,10 @@ from brie_server.engine.torch.adapters import Adapters
 from brie_server.engine.torch.architecture import Site, read_architecture
 from brie_server.engine.torch.compiled.rows import rows_for
 from brie_server.engine.torch.lora import DeviceAdapter, Pair, put_on_device
-from brie_server.engine.torch.lora_rows import PackedAdapters, pack
+from brie_server.engine.torch.lora_rows import PackedAdapters
 from brie_server.engine.torch.runner import Runner
 from brie_server.engine.torch.scheduler import Limits, Scheduler
-from server.engine.asking import CPU, drive, load, load_kind, make_runner, overflowing, prompt
+from server.engine.asking import CPU, drive, load, load_kind, make_runner, overflowing, packed, prompt
 from server.engine.tiny_models import CONTEXT_LENGTH, TinyModel, token_ids
 
 LENGTH, NEW = 30, 25
@@ -109,7 +109,7 @@ def adapters(request: pytest.FixtureRequest, tiny_model: TinyModel) -> Loaded:
     if request.param == "compiled":
         if rows is None:
             pytest.skip("no C++ compiler here")
-        adapters = Loaded(PackedAdapters(architecture, rows), lambda adapter: pack(adapter, architecture))
+        adapters = Loaded(PackedAdapters(architecture, rows), lambda adapter: packed(adapter, architecture))
     for number in range(12):
         pair = Pair(torch.full((2, 32), 1.0), torch.full((2, 32), number + 1.0))
         adapters.put(f"a{number}", DeviceAdapter({(0, Site.O): (pair,)}))

@@ -69,12 +69,14 @@ class TorchEngine:
         return self._thread.answers(lambda: self._sequence(prompt))
 
     async def load_adapter(self, digest: str, folder: Path) -> int:
-        """Read, check and convert the adapter on a thread of its own; the engine's thread only takes it in."""
-        known = await asyncio.wrap_future(self._thread.call(lambda runner: runner.adapter_bytes(digest)))
-        if known is not None:
-            return known
+        """Read, check and convert the adapter on a thread of its own; the engine's thread only takes it in.
+
+        That is not waited for: it does so before it looks at any request that is sent after this one.
+        """
         adapter = await asyncio.to_thread(self._prepare, folder)
-        return await asyncio.wrap_future(self._thread.call(lambda runner: runner.load_adapter(digest, adapter)))
+        self._thread.call(lambda runner: runner.load_adapter(digest, adapter))
+        num_bytes: int = adapter.num_bytes
+        return num_bytes
 
     async def unload_adapter(self, digest: str) -> None:
         """Free the adapter; requests that still use it fail."""

@@ -1,7 +1,7 @@
 """An adapter's low-rank pairs in the engine's own layout. It knows modules and sites, and nothing of batches."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -16,6 +16,8 @@ from brie_server.engine.torch.architecture import PARTS, Architecture, Site
 
 Place = tuple[int, Site]
 """A layer's index, and which of its products."""
+Factors = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
+"""A module's a_rI, and its b_Or with the scale in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,24 +55,22 @@ def adapter_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
 def put_on_device(
     adapter: LoraAdapter, architecture: Architecture, device: torch.device, dtype: torch.dtype
 ) -> DeviceAdapter:
-    """Read each value once; raises InvalidAdapter for what `dtype` cannot hold, has no place here, or has no effect.
+    """All values in one piece of memory, which goes to the device in one copy and back to the system as one.
 
-    All values lie in one piece of memory, which goes to the device in one copy and back to the system as one. It is
-    filled by numpy: torch would start threads of its own, beside those of the engine's products.
+    Raises InvalidAdapter for what `dtype` cannot hold, has no place here, or has no effect.
     """
-    places = _places(adapter, architecture)
-    modules = [module for parts in places.values() for module in parts if module]
-    values = np.empty(sum(_num_values(module) for module in modules), np.float32)
-    with adapter.file.open("rb", buffering=0) as file:
-        _fill(values, modules, file)
-    limit = torch.finfo(dtype).max
-    # an infinity here would reach the other adapters' tokens too: their masked zero times infinity is NaN
-    if not (values.max() <= limit and values.min() >= -limit):  # NaN compares as neither
-        raise InvalidAdapter(f"The adapter holds values that are no finite {dtype}.", code="adapter_not_finite")
+    places = places_of(adapter, architecture)
+    values = np.empty(sum(_num_values(each) for parts in places.values() for each in parts if each), np.float32)
+    start = 0
+    for _, parts in read_factors(adapter, places, torch.finfo(dtype).max):
+        for factors in parts:
+            if factors:
+                start = _append(values, start, factors)
     return DeviceAdapter(_pairs(places, torch.from_numpy(values).to(device, dtype)))
 
 
-def _places(adapter: LoraAdapter, architecture: Architecture) -> dict[Place, list[LoraModule | None]]:
+def places_of(adapter: LoraAdapter, architecture: Architecture) -> dict[Place, list[LoraModule | None]]:
+    """The adapter's modules by place and part; raises InvalidAdapter for one that has no place in this engine."""
     modules = {module.name: module for module in adapter.modules}
     places = {}
     for layer, site in ((layer, site) for layer in range(architecture.num_layers) for site in Site):
@@ -82,25 +82,49 @@ def _places(adapter: LoraAdapter, architecture: Architecture) -> dict[Place, lis
     return places
 
 
-def _num_values(module: LoraModule) -> int:
-    return module.rank * (module.a.shape[1] + module.b.shape[0])
+def read_factors(
+    adapter: LoraAdapter, places: Mapping[Place, Sequence[LoraModule | None]], limit: float
+) -> Iterator[tuple[Place, Sequence[Factors | None]]]:
+    """Each place's factors, read from the file when they are asked for, in the order of `places`.
 
-
-def _fill(values: npt.NDArray[np.float32], modules: Iterable[LoraModule], file: BinaryIO) -> None:
-    """All of a module's a, then its b, transposed and scaled, module after module."""
-    end, has_effect = 0, False
-    for module in modules:
-        start, middle, end = end, end + math.prod(module.a.shape), end + _num_values(module)
-        values[start:middle] = module.a.read_float32(file).ravel()
-        b_Or = module.b.read_float32(file)
-        has_effect = has_effect or bool(b_Or.any())
-        with np.errstate(over="ignore"):  # whoever called sees infinities
-            np.multiply(b_Or.T, np.float32(module.scale), out=values[middle:end].reshape(module.rank, -1))
+    Raises InvalidAdapter for a value above `limit` or not finite, and at the end if no b had any effect.
+    """
+    has_effect = False
+    with adapter.file.open("rb", buffering=0) as file:
+        for place, modules in places.items():
+            parts = [_read(module, file, limit) if module else None for module in modules]
+            has_effect = has_effect or any(factors and factors[1].any() for factors in parts)
+            yield place, parts
     if not has_effect:
         raise InvalidAdapter(WITHOUT_EFFECT, code="adapter_no_effect")
 
 
-def _pairs(places: Mapping[Place, list[LoraModule | None]], values: Tensor) -> dict[Place, tuple[Pair | None, ...]]:
+def _read(module: LoraModule, file: BinaryIO, limit: float) -> Factors:
+    a_rI, b_Or = module.a.read_float32(file), module.b.read_float32(file)
+    with np.errstate(over="ignore"):
+        b_Or *= np.float32(module.scale)
+    for values in (a_rI, b_Or):
+        # an infinity here would reach the other adapters' tokens too: their masked zero times infinity is NaN
+        if not (values.max() <= limit and values.min() >= -limit):  # NaN compares as neither
+            raise InvalidAdapter(f"{module.name} is adapted by numbers that are not finite.", code="adapter_not_finite")
+    return a_rI, b_Or
+
+
+def _num_values(module: LoraModule) -> int:
+    return module.rank * (module.a.shape[1] + module.b.shape[0])
+
+
+def _append(values: npt.NDArray[np.float32], start: int, factors: Factors) -> int:
+    """All of a, then b transposed."""
+    a_rI, b_Or = factors
+    middle, end = start + a_rI.size, start + a_rI.size + b_Or.size
+    values[start:middle] = a_rI.ravel()
+    values[middle:end].reshape(b_Or.shape[::-1])[:] = b_Or.T
+    return end
+
+
+def _pairs(places: Mapping[Place, Sequence[LoraModule | None]], values: Tensor) -> dict[Place, tuple[Pair | None, ...]]:
+    """Views of what was appended."""
     end, pairs = 0, {}
     for place, modules in places.items():
         parts: list[Pair | None] = []

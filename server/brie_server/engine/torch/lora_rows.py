@@ -5,7 +5,7 @@ tokens, and ranks may differ from adapter to adapter.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +18,12 @@ from brie_core.weights.lora import LoraAdapter
 from brie_server.engine.torch.architecture import PARTS, Architecture, Site
 from brie_server.engine.torch.compiled import rows as compiled
 from brie_server.engine.torch.compiled.rows import LANES, Rows
-from brie_server.engine.torch.lora import DeviceAdapter, Pair, put_on_device
+from brie_server.engine.torch.lora import Factors, Place, places_of, read_factors
 
-CPU = torch.device("cpu")
 _GROUP = np.dtype(compiled.Group)
 _SITES = tuple(Site)
 _Addresses = npt.NDArray[np.uint64]
+_Values = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class PackedAdapter:
 
     rank: int
     """The largest of its pairs' ranks; smaller ones are filled up with zeros."""
-    values: Tensor
+    values: _Values
     a_LS: _Addresses
     b_LS: _Addresses
 
@@ -47,35 +47,56 @@ def can_pack(architecture: Architecture) -> bool:
     return all(architecture.shape(part)[0] % LANES == 0 for parts in PARTS.values() for part in parts)
 
 
-def pack(adapter: DeviceAdapter, architecture: Architecture) -> PackedAdapter:
-    """Lay an adapter out: for each site its a, the parts' ranks below one another, then the b of each part."""
-    rank = adapter.rank
-    sizes = {site: _sizes(site, rank, architecture) for site in Site}
-    values = torch.zeros(sum(sum(sizes[site]) for _, site in adapter.pairs), dtype=torch.float32)
+def read_packed(adapter: LoraAdapter, architecture: Architecture) -> PackedAdapter:
+    """Read each value once, to where it stays; raises InvalidAdapter."""
+    places = places_of(adapter, architecture)
+    rank = max(module.rank for module in adapter.modules)
+    factors = read_factors(adapter, places, float(np.finfo(np.float32).max))
+    return pack(rank, places.keys(), factors, architecture)
+
+
+def pack(
+    rank: int,
+    places: Collection[Place],
+    factors: Iterable[tuple[Place, Sequence[Factors | None]]],
+    architecture: Architecture,
+) -> PackedAdapter:
+    """Lay an adapter out: for each site its a, the parts' ranks below one another, then the b of each part.
+
+    `rank` is the largest, and `factors` are those of `places`. Done in numpy: torch would start threads of its own,
+    beside those of the engine's products.
+    """
+    shapes = {site: [architecture.shape(part) for part in PARTS[site]] for site in Site}
+    sizes = {site: _sizes(shapes[site], rank) for site in Site}
+    values = np.zeros(sum(sum(sizes[site]) for _, site in places), np.float32)
     a_LS = np.zeros((architecture.num_layers, len(_SITES)), np.uint64)
     b_LS = np.zeros_like(a_LS)
     start = 0
-    for (layer, site), pairs in adapter.pairs.items():
-        a, b = torch.split(values[start : start + sum(sizes[site])], sizes[site])
-        a_LS[layer, _SITES.index(site)], b_LS[layer, _SITES.index(site)] = a.data_ptr(), b.data_ptr()
-        _fill(a, b, pairs, [architecture.shape(part) for part in PARTS[site]], rank)
-        start += sum(sizes[site])
+    for (layer, site), parts in factors:
+        middle, end = start + sizes[site][0], start + sum(sizes[site])
+        a_LS[layer, _SITES.index(site)] = values.ctypes.data + start * values.itemsize
+        b_LS[layer, _SITES.index(site)] = values.ctypes.data + middle * values.itemsize
+        _fill(values[start:middle], values[middle:end], parts, shapes[site], rank)
+        start = end
     return PackedAdapter(rank, values, a_LS, b_LS)
 
 
-def _sizes(site: Site, rank: int, architecture: Architecture) -> list[int]:
-    shapes = [architecture.shape(part) for part in PARTS[site]]
-    return [rank * len(shapes) * shapes[0][1], rank * sum(num_outputs for num_outputs, _ in shapes)]
+def _sizes(shapes: Sequence[tuple[int, int]], rank: int) -> tuple[int, int]:
+    return rank * len(shapes) * shapes[0][1], rank * sum(num_outputs for num_outputs, _ in shapes)
 
 
-def _fill(a: Tensor, b: Tensor, pairs: Sequence[Pair | None], shapes: Sequence[tuple[int, int]], rank: int) -> None:
+def _fill(
+    a: _Values, b: _Values, parts: Sequence[Factors | None], shapes: Sequence[tuple[int, int]], rank: int
+) -> None:
     """b of a part is [outputs / LANES, rank, LANES]."""
-    a_PrI = a.view(len(shapes), rank, -1)
-    for pair, a_rI, part in zip(pairs, a_PrI, torch.split(b, [rank * out for out, _ in shapes]), strict=True):
-        if pair:
-            own = pair.a_rI.shape[0]
-            a_rI[:own] = pair.a_rI
-            part.view(-1, rank, LANES)[:, :own] = pair.b_rO.view(own, -1, LANES).transpose(0, 1)
+    a_PrI, start = a.reshape(len(shapes), rank, -1), 0
+    for a_rI, factors, (num_outputs, _) in zip(a_PrI, parts, shapes, strict=True):
+        end = start + rank * num_outputs
+        if factors:
+            own = factors[0].shape[0]
+            a_rI[:own] = factors[0]
+            b[start:end].reshape(-1, rank, LANES)[:, :own] = factors[1].reshape(-1, LANES, own).transpose(0, 2, 1)
+        start = end
 
 
 class PackedAdapters:
@@ -93,7 +114,7 @@ class PackedAdapters:
 
     def prepare(self, adapter: LoraAdapter) -> PackedAdapter:
         """What `load` takes; may be called on any thread. Raises InvalidAdapter."""
-        return pack(put_on_device(adapter, self._architecture, CPU, torch.float32), self._architecture)
+        return read_packed(adapter, self._architecture)
 
     def get(self, digest: str) -> PackedAdapter | None:
         """A loaded adapter."""
