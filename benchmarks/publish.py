@@ -1,6 +1,6 @@
-"""A new adapter on a busy server: from disk to its first token, and what the answers that stream meanwhile feel of it.
+"""A new adapter: from disk to its first token on an idle and on a busy server, and what running streams feel of it.
 
-    python benchmarks/publish.py [--adapters 5] [--streams 8] [--dtype auto]
+    python benchmarks/publish.py [--adapters 12] [--streams 8] [--dtype auto]
 
 Then what switching costs: one stream whose requests alternate between adapters, against one that stays with one.
 """
@@ -11,15 +11,17 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from adapters import write_adapters
 from brie_core.settings import Settings
 from brie_core.weights.resolve import resolve_base_model
 from exchange import Exchange, begin, send, to_bytes
 from load import Load, at, request_body, run_load
-from servers import base_model, brie, load_adapter, running
+from servers import base_model, brie, running
 
 _SETTLED = 40
 """Events in all streams together before the first adapter is loaded, and between two."""
@@ -89,7 +91,10 @@ async def publish_all(load: Load, folders: Sequence[Path]) -> tuple[Streams, lis
 
 async def _publish(load: Load, folder: Path) -> Published:
     begun = time.perf_counter()
-    await asyncio.to_thread(load_adapter, load.url, folder, replaces=False)
+    fields: dict[str, Any] = {"lora_name": folder.name, "lora_path": str(folder)}
+    reply = await send(load.url, to_bytes(load.url, "/v1/load_lora_adapter", fields))
+    if reply.status != HTTPStatus.OK:
+        raise RuntimeError(f"status {reply.status}: {reply.body[:300].decode(errors='replace')}")
     loaded = time.perf_counter()
     fields = request_body(replace(load, models=(folder.name,), max_tokens=1), 0)
     reply = await send(load.url, to_bytes(load.url, "/v1/completions", fields))
@@ -107,9 +112,11 @@ def tell(streams: Streams, published: Sequence[Published]) -> str:
         (meanwhile if touched else normal).append((ended - begun) * 1e3)
     loads = median(each.loaded - each.begun for each in published) * 1e3
     firsts = median(each.first_token - each.begun for each in published) * 1e3
+    told = f"{len(published)} adapters: load call {loads:.0f} ms, disk to first token {firsts:.0f} ms (medians)"
+    if not normal:
+        return f"{told}, with nothing beside them"
     return (
-        f"{len(published)} adapters beside {len(normal) + len(meanwhile)} pauses of running streams:\n"
-        f"- load call {loads:.0f} ms, disk to first token {firsts:.0f} ms (medians)\n"
+        f"{told}, beside {len(normal) + len(meanwhile)} pauses of running streams:\n"
         f"- largest pause of the streams meanwhile {max(meanwhile, default=0):.0f} ms; "
         f"otherwise p50 {at(normal, 0.5):.0f}, p99 {at(normal, 0.99):.0f}, largest {max(normal):.0f} ms"
     )
@@ -133,7 +140,7 @@ def switching(load: Load, names: Sequence[str], rounds: int) -> str:
 def main() -> None:
     """Both measurements on one server."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--adapters", type=int, default=5)
+    parser.add_argument("--adapters", type=int, default=12, help="half of them alone, half beside the streams")
     parser.add_argument("--streams", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=64, help="of each switching answer")
     parser.add_argument("--rounds", type=int, default=3, help="of the switching measurement")
@@ -146,7 +153,9 @@ def main() -> None:
         server = brie("brie", work / "home", work, {"BRIE_MODEL": str(base.folder), "BRIE_DTYPE": given.dtype})
         with running(server, work / "log") as url:
             load = Load(url=url, models=(base_model(url),), requests=1, concurrency=given.streams, max_tokens=512)
-            print(tell(*asyncio.run(publish_all(load, adapters))))
+            alone, beside = adapters[::2], adapters[1::2]
+            print(tell(*asyncio.run(publish_all(replace(load, concurrency=0), alone))))
+            print(tell(*asyncio.run(publish_all(load, beside))))
             one = replace(load, requests=2 * len(adapters), concurrency=1, max_tokens=given.tokens)
             print(switching(one, [each.name for each in adapters], given.rounds))
 

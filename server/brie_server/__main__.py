@@ -1,12 +1,17 @@
 """`python -m brie_server`: settings, base model, uvicorn. It knows how to start the API, not what it does."""
 
+import gc
 import tempfile
 
 import uvicorn
 
+from brie_core.settings import Settings
 from brie_core.start import start_service
+from brie_core.weights.gguf_model import ServedModel
 from brie_core.weights.resolve import resolve_served_model
 from brie_server.app import create_app
+from brie_server.engine.base import Engine
+from brie_server.engine.factory import create_engine
 
 
 def main() -> None:
@@ -16,13 +21,21 @@ def main() -> None:
     spool.mkdir(parents=True, exist_ok=True)
     tempfile.tempdir = str(spool)  # uploads spool beside the data, not in a small /tmp
     uvicorn.run(
-        create_app(settings, base),
+        create_app(settings, base, _create_engine),
         host=settings.host,
         port=settings.port,
         access_log=False,
         log_level="warning",
         timeout_graceful_shutdown=10,
     )
+
+
+def _create_engine(settings: Settings, base: ServedModel) -> Engine:
+    """What is there by now stays: unfrozen, each full collection looks through it, and all streams wait for 150 ms."""
+    engine = create_engine(settings, base)
+    gc.collect()
+    gc.freeze()
+    return engine
 
 
 if __name__ == "__main__":

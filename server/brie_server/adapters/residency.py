@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from brie_core.background import in_background
 from brie_core.errors import InvalidRequest
 from brie_core.store.adapters import AdapterStore, AdapterVersion
 from brie_core.store.aliases import AliasStore
@@ -153,7 +154,7 @@ class Residency:
             if version in self._dropping:
                 await asyncio.wait([self._dropping[version]])
             found = self._store.open(version)
-            await asyncio.to_thread(self._store.verify, found, self._base)
+            await in_background(self._store.verify, found, self._base)
             num_bytes = await self._engine.load_adapter(version, found.folder)
         self._sizes[version], self._last_used[version] = num_bytes, next(self._ticks)
         self._drop_excess()

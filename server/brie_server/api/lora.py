@@ -1,12 +1,12 @@
 """vLLM's /v1/load_lora_adapter and /v1/unload_lora_adapter: import a PEFT folder under a name, drop a name."""
 
-import asyncio
 from pathlib import Path
 
 from litestar import post
 from litestar.enums import MediaType
 from litestar.params import JSONBody
 
+from brie_core.background import in_background
 from brie_core.errors import InvalidAdapter, InvalidRequest, NotFound
 from brie_core.settings import Settings
 from brie_server.api.models import check_free_name, remove_name
@@ -27,7 +27,7 @@ async def load_lora_adapter(data: JSONBody[LoadAdapter], services: Given) -> str
         )
     folder = _allowed_folder(Path(data.lora_path), services.settings)
     source = {"source": {"kind": "import", "folder": folder.name}}
-    version = await asyncio.to_thread(services.adapters.publish, folder, services.base, source)
+    version = await in_background(services.adapters.publish, folder, services.base, source)
     if data.pinned:
         await services.residency.pin(data.lora_name, version.digest)
     await services.aliases.move(

@@ -9,6 +9,7 @@ from typing import Any
 
 import llama_cpp
 
+from brie_core.background import in_background
 from brie_core.durable import staging_folder
 from brie_core.errors import BadConfiguration, InvalidRequest
 from brie_core.weights.gguf_adapter import write_gguf_adapter
@@ -94,7 +95,7 @@ class LlamaCppEngine:
             return known
         with staging_folder(self._tmp, "llamacpp") as staged:
             file = staged / "adapter.gguf"
-            await asyncio.to_thread(self._write, folder, file)
+            await in_background(self._write, folder, file)
             size = file.stat().st_size
             load = self._thread.call(
                 lambda runner: runner.load_adapter(digest, lambda model: (model.load_adapter(file), size))

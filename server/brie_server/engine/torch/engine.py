@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from brie_core.background import in_background
 from brie_core.errors import BadConfiguration
 from brie_core.weights.base_model import BaseModel
 from brie_core.weights.lora import read_adapter
@@ -73,7 +74,7 @@ class TorchEngine:
 
         That is not waited for: it does so before it looks at any request that is sent after this one.
         """
-        adapter = await asyncio.to_thread(self._prepare, folder)
+        adapter = await in_background(self._prepare, folder)
         self._thread.call(lambda runner: runner.load_adapter(digest, adapter))
         num_bytes: int = adapter.num_bytes
         return num_bytes
