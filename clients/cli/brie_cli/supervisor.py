@@ -14,11 +14,13 @@ from brie_core.libraries import environment_for_child
 _POLL_SECONDS = 0.2
 _GRACE_SECONDS = 15.0
 _RESTART_AFTER_SECONDS = 1.0
+_UNUSABLE = 2
+"""The status of a service that said in one line which setting or model it cannot use: it would say so again."""
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # our own server is never behind a proxy
 
 
 class Supervisor:
-    """One API and, beside it, one worker; either comes back when it was killed."""
+    """One API and, beside it, one worker; either comes back when it was killed, or failed by a fault of ours."""
 
     def __init__(self, base_url: str, *, with_worker: bool) -> None:
         self._base_url = base_url
@@ -48,15 +50,21 @@ class Supervisor:
                     self._start("brie_trainer")
             for module, process in list(self._processes.items()):
                 status = process.poll()
-                if status is None:
-                    continue
-                if module == "brie_server" and status >= 0:
+                if module == "brie_server" and status is not None and status >= 0:
                     return status
-                sys.stderr.write(f"brie: {module} ended with status {status}; starting it again\n")
-                time.sleep(_RESTART_AFTER_SECONDS)
-                if not self._stopping:
-                    self._start(module)
+                if status is not None:
+                    self._replace(module, status)
         return 0
+
+    def _replace(self, module: str, status: int) -> None:
+        _close(self._processes.pop(module))
+        if status == _UNUSABLE:
+            sys.stderr.write(f"brie: {module} cannot work with these settings; going on without it\n")
+            return
+        sys.stderr.write(f"brie: {module} ended with status {status}; starting it again\n")
+        time.sleep(_RESTART_AFTER_SECONDS)
+        if not self._stopping:
+            self._start(module)
 
     def _start(self, module: str) -> None:
         """The child's stdin is a pipe that we never write to: it ends when we do. Its signals come from us alone."""
@@ -85,3 +93,10 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            _close(process)
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    """Our end of the pipe of a process that has ended."""
+    if process.stdin:
+        process.stdin.close()
