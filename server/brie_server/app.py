@@ -22,9 +22,9 @@ from brie_core.store.job_store import JobStore
 from brie_core.text.codec import TextCodec
 from brie_core.weights.gguf_model import ServedModel
 from brie_server.adapters.residency import Residency
-from brie_server.api import chat, completions, exports, files, fine_tuning, health, lora, models
+from brie_server.api import chat, completions, exports, files, fine_tuning, health, lora, models, tokens
 from brie_server.api.errors import EXCEPTION_HANDLERS
-from brie_server.api.requests import Door, JsonRequest, UnknownFields
+from brie_server.api.requests import Door, JsonRequest, UnknownFields, name_request
 from brie_server.api.services import Services
 from brie_server.engine.base import Engine
 from brie_server.engine.factory import create_engine, open_codec
@@ -37,10 +37,15 @@ MAX_BODY = 16 * 2**20
 def create_app(settings: Settings, base: ServedModel, engine_factory: EngineFactory = create_engine) -> Litestar:
     """The application; its stores are open and its engine loaded once its lifespan has begun."""
     return Litestar(
-        route_handlers=[Router("/v1", route_handlers=_V1), health.live, health.ready],
+        route_handlers=[
+            Router("/v1", route_handlers=_V1),
+            *_ROOT,
+            Router("/", route_handlers=_BARE, include_in_schema=False),
+        ],
         dependencies={"services": Provide(_services, sync_to_thread=False)},
         exception_handlers=EXCEPTION_HANDLERS,
         guards=[Door(settings)],
+        before_send=[name_request],
         lifespan=[lambda app: _running(app, settings, base, engine_factory)],
         request_class=JsonRequest,
         request_max_body_size=MAX_BODY,
@@ -80,6 +85,16 @@ _V1 = [
     exports.cancel_export,
     exports.download_export,
 ]
+
+_ROOT = [health.live, health.ready, tokens.tokenize, tokens.detokenize]
+_BARE = [
+    chat.create_chat_completion,
+    completions.create_completion,
+    models.list_models,
+    models.retrieve_model,
+    health.health,
+]
+"""Where clients of llama.cpp look for them too."""
 
 
 def _services(state: State) -> Services:

@@ -1,6 +1,5 @@
 """How answers are sampled, by the unmodified openai SDK against a running Brie, and held against transformers."""
 
-from pathlib import Path
 from typing import Any
 
 import openai
@@ -8,7 +7,6 @@ import pytest
 import torch
 from openai import OpenAI
 from openai.types.chat.chat_completion_token_logprob import ChatCompletionTokenLogprob
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from brie_processes import BrieProcesses
 
@@ -19,16 +17,6 @@ TEXT = "Once upon a time"
 @pytest.fixture
 def client(brie: BrieProcesses) -> OpenAI:
     return brie.client(_strict_response_validation=True)
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tiny_model: Path) -> Any:
-    return AutoTokenizer.from_pretrained(tiny_model)
-
-
-@pytest.fixture(scope="module")
-def model(tiny_model: Path) -> Any:
-    return AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
 
 
 def logprobs_after(model: Any, ids: list[int]) -> torch.Tensor:

@@ -47,3 +47,35 @@ async def test_what_a_stream_comes_from_is_closed_whenever_the_client_leaves(lea
     response = event_stream(objects, {}, aclose).to_asgi_response(None, request)
     await response(request.scope, receive, send)
     assert closed == [len(sent)]
+
+
+async def test_a_silent_stream_is_commented_on_and_stays_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("brie_server.api.streaming.PING_AFTER_S", 0.05)
+    bodies: list[bytes] = []
+
+    async def slow() -> AsyncIterator[Number]:
+        for number in range(2):
+            await asyncio.sleep(0.2)
+            yield Number(number=number)
+
+    over = asyncio.Event()
+
+    async def send(message: Any) -> None:
+        bodies.append(message.get("body", b""))
+        if message.get("more_body") is False:
+            over.set()
+
+    async def receive() -> Any:
+        await over.wait()
+        return {"type": "http.disconnect"}
+
+    async def aclose() -> None:
+        pass
+
+    request = RequestFactory().post()
+    response = event_stream(slow(), {}, aclose).to_asgi_response(None, request)
+    await response(request.scope, receive, send)
+    await asyncio.sleep(0.2)
+    assert 4 <= bodies.count(b": ping\n\n") <= 8
+    spoken = b"".join(body for body in bodies if body != b": ping\n\n")
+    assert spoken == b'data: {"number":0}\n\ndata: {"number":1}\n\ndata: [DONE]\n\n'

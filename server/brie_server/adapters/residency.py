@@ -29,7 +29,7 @@ class Stay:
     version: str | None
     """Digest of the adapter version; None is the base model."""
     leave: Callable[[], None]
-    """Let go; called once."""
+    """Let go; only the first call counts."""
 
 
 class Residency:
@@ -73,6 +73,13 @@ class Residency:
         if model in self._pins:
             self._pins[model] = version
         return await self._hold(version)
+
+    def share(self, stay: Stay) -> Stay:
+        """Another hold on what `stay` still holds: of the same version, wherever its name points by now."""
+        if stay.version is None:
+            return stay
+        self._users[stay.version] += 1
+        return self._stay(stay.version)
 
     def expect(self, version: AdapterVersion) -> None:
         """Begin to load a version that will probably be asked for soon, if no other has to go for it.
@@ -128,7 +135,11 @@ class Residency:
             self._leave(version)
             raise
         self._last_used[version] = next(self._ticks)
-        return Stay(version, lambda: self._leave(version))
+        return self._stay(version)
+
+    def _stay(self, version: str) -> Stay:
+        held = [version]
+        return Stay(version, lambda: self._leave(held.pop()) if held else None)
 
     def _leave(self, version: str) -> None:
         self._users[version] -= 1

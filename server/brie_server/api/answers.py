@@ -1,8 +1,12 @@
-"""What chat and text completions share: a request from a body, usage and headers from an answer."""
+"""What chat and text completions share: requests from a body, usage and headers from answers."""
 
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from brie_core.errors import EngineFailure
 from brie_server.engine.base import Sampling
 from brie_server.generation.answer_text import Piece
-from brie_server.generation.generator import Answer, TextRequest
+from brie_server.generation.generator import Answers, TextRequest
 from brie_server.schema.common import Usage
 from brie_server.schema.sampling import AnswerBody
 
@@ -45,15 +49,36 @@ def wants_usage(body: AnswerBody) -> bool:
     return body.stream_options is not None and body.stream_options.include_usage
 
 
-def usage_of(answer: Answer, last: Piece) -> Usage:
-    """Token counts of a finished answer."""
+def times(request: TextRequest, number: int) -> list[TextRequest]:
+    """The same request so often, each with a seed of its own if there is one; the first keeps it."""
+    seed = request.sampling.seed
+    if seed is None:
+        return [request] * number
+    seeds = ((seed + index + 2**63) % 2**64 - 2**63 for index in range(number))
+    return [replace(request, sampling=replace(request.sampling, seed=each)) for each in seeds]
+
+
+async def gathered(answers: Answers, number: int) -> list[list[Piece]]:
+    """All pieces of each of the `number` answers; raises EngineFailure for one that ended without a reason."""
+    pieces: list[list[Piece]] = [[] for _ in range(number)]
+    async for index, piece in answers.pieces:
+        pieces[index].append(piece)
+    if any(each[-1].finish is None for each in pieces):
+        raise EngineFailure("The answer ended without a reason.")
+    return pieces
+
+
+def usage_of(prompts: Iterable[Sequence[int]], lasts: Iterable[Piece]) -> Usage:
+    """Token counts of finished answers; a prompt that several of them share counts once."""
+    prompt_tokens = sum(len(prompt) for prompt in prompts)
+    completion_tokens = sum(last.completion_tokens for last in lasts)
     return Usage(
-        prompt_tokens=answer.prompt_tokens,
-        completion_tokens=last.completion_tokens,
-        total_tokens=answer.prompt_tokens + last.completion_tokens,
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        total_tokens=prompt_tokens + completion_tokens,
     )
 
 
-def answer_headers(answer: Answer) -> dict[str, str]:
+def answer_headers(answers: Answers) -> dict[str, str]:
     """Which adapter version answers; `base` when none does."""
-    return {"brie-adapter-version": answer.version or "base"}
+    return {"brie-adapter-version": answers.version or "base"}

@@ -7,15 +7,14 @@ from litestar import Response, post
 from litestar.params import JSONBody
 from litestar.response import Stream
 
-from brie_core.errors import EngineFailure
-from brie_server.api.answers import answer_headers, text_request, usage_of, wants_usage
+from brie_server.api.answers import answer_headers, gathered, text_request, times, usage_of, wants_usage
 from brie_server.api.disconnects import while_connected
 from brie_server.api.logprobs import chat_logprobs, prompt_logprobs
 from brie_server.api.requests import JsonRequest
 from brie_server.api.services import Given, Services
 from brie_server.api.streaming import event_stream
 from brie_server.generation.answer_text import Piece, ScoredToken
-from brie_server.generation.generator import Answer, TextRequest
+from brie_server.generation.generator import Answers, TextRequest
 from brie_server.schema.chat import (
     AnswerMessage,
     ChatChoice,
@@ -41,18 +40,18 @@ async def create_chat_completion(
 
 async def _respond(data: ChatRequest, services: Services) -> Response[ChatCompletion] | Stream:
     request = await _text_request(data, services)
-    answer = await services.generator.begin(request)
+    answers = await services.generator.begin(times(request, data.num_choices))
     if data.stream:
-        return event_stream(_chunks(answer, data, services), answer_headers(answer), answer.aclose)
-    whole = await _whole(answer, data, services)
-    if answer.prompt_logprobs is not None:
-        told = prompt_logprobs(request.prompt_ids, answer.prompt_logprobs, services.generator.spell)
+        return event_stream(_chunks(answers, request, data, services), answer_headers(answers), answers.aclose)
+    whole = await _whole(answers, request, data, services)
+    if (scored := answers.prompt_logprobs[0]) is not None:
+        told = prompt_logprobs(request.prompt_ids, scored, services.generator.spell)
         whole = whole.model_copy(update={"prompt_logprobs": told})
-    return Response(whole, headers=answer_headers(answer))
+    return Response(whole, headers=answer_headers(answers))
 
 
 async def _text_request(body: ChatRequest, services: Services) -> TextRequest:
-    messages = [_message(message) for message in body.messages]
+    messages = [template_message(message) for message in body.messages]
     prompt_ids = await services.generator.chat_prompt(body.model, messages)
     return text_request(body, prompt_ids, max_tokens=body.limit, logprobs=body.num_logprobs)
 
@@ -61,59 +60,67 @@ def _logprobs(tokens: Sequence[ScoredToken], body: ChatRequest, services: Servic
     return chat_logprobs(tokens, services.generator.spell) if body.logprobs else None
 
 
-def _message(message: ChatMessage) -> dict[str, str]:
-    """OpenAI's newer name for the system role is unknown to most templates."""
+def template_message(message: ChatMessage) -> dict[str, str]:
+    """As templates know it: OpenAI's newer name for the system role is unknown to most."""
     role = "system" if message.role == "developer" else message.role
     return {"role": role, "content": message.content}
 
 
-async def _whole(answer: Answer, body: ChatRequest, services: Services) -> ChatCompletion:
-    pieces = [piece async for piece in answer.pieces]
-    last = pieces[-1]
-    if last.finish is None:
-        raise EngineFailure("The answer ended without a reason.")
-    message = AnswerMessage(content="".join(piece.text for piece in pieces))
-    logprobs = _logprobs([token for piece in pieces for token in piece.tokens], body, services)
+async def _whole(answers: Answers, request: TextRequest, body: ChatRequest, services: Services) -> ChatCompletion:
+    pieces = await gathered(answers, body.num_choices)
     return ChatCompletion(
-        id=f"chatcmpl-{answer.id}",
+        id=f"chatcmpl-{answers.id}",
         created=int(time.time()),
         model=body.model,
-        choices=[ChatChoice(message=message, logprobs=logprobs, finish_reason=last.finish)],
-        usage=usage_of(answer, last),
-        system_fingerprint=services.fingerprint(answer.version),
+        choices=[_choice(index, each, body, services) for index, each in enumerate(pieces)],
+        usage=usage_of([request.prompt_ids], (each[-1] for each in pieces)),
+        system_fingerprint=services.fingerprint(answers.version),
     )
 
 
-async def _chunks(answer: Answer, body: ChatRequest, services: Services) -> AsyncIterator[ChatChunk]:
-    """The role first, then text as it comes, then the reason it ended, then usage if asked for."""
-    envelope = _Envelope(answer, body, services)
-    yield envelope.chunk(Delta(role="assistant", content=""))
-    last = Piece("", 0)
-    async for last in answer.pieces:
-        if last.text or last.tokens:
-            yield envelope.chunk(Delta(content=last.text), _logprobs(last.tokens, body, services))
-    yield envelope.chunk(Delta(), finish=last.finish)
+def _choice(index: int, pieces: Sequence[Piece], body: ChatRequest, services: Services) -> ChatChoice:
+    message = AnswerMessage(content="".join(piece.text for piece in pieces))
+    logprobs = _logprobs([token for piece in pieces for token in piece.tokens], body, services)
+    return ChatChoice(index=index, message=message, logprobs=logprobs, finish_reason=str(pieces[-1].finish))
+
+
+async def _chunks(
+    answers: Answers, request: TextRequest, body: ChatRequest, services: Services
+) -> AsyncIterator[ChatChunk]:
+    """For each answer its role first, then text as it comes and the reason it ended; at last usage if asked for."""
+    envelope = _Envelope(answers, body, services)
+    lasts = [Piece("", 0)] * body.num_choices
+    for index in range(body.num_choices):
+        yield envelope.chunk(index, Delta(role="assistant", content=""))
+    async for index, piece in answers.pieces:
+        lasts[index] = piece
+        if piece.text or piece.tokens:
+            yield envelope.chunk(index, Delta(content=piece.text), _logprobs(piece.tokens, body, services))
+        if piece.finish:
+            yield envelope.chunk(index, Delta(), finish=piece.finish)
     if wants_usage(body):
-        yield envelope.usage(usage_of(answer, last))
+        yield envelope.usage(usage_of([request.prompt_ids], lasts))
 
 
 class _Envelope:
-    """The parts that all chunks of one answer share."""
+    """The parts that all chunks of one request share."""
 
-    def __init__(self, answer: Answer, body: ChatRequest, services: Services) -> None:
+    def __init__(self, answers: Answers, body: ChatRequest, services: Services) -> None:
         self._common = ChatChunk(
-            id=f"chatcmpl-{answer.id}",
+            id=f"chatcmpl-{answers.id}",
             object="chat.completion.chunk",
             created=int(time.time()),
             model=body.model,
             choices=[],
-            system_fingerprint=services.fingerprint(answer.version),
+            system_fingerprint=services.fingerprint(answers.version),
             **({"usage": None} if wants_usage(body) else {}),
         )
 
-    def chunk(self, delta: Delta, logprobs: ChatLogprobs | None = None, finish: str | None = None) -> ChatChunk:
-        """One chunk of text."""
-        choice = ChunkChoice(index=0, delta=delta, logprobs=logprobs, finish_reason=finish)
+    def chunk(
+        self, index: int, delta: Delta, logprobs: ChatLogprobs | None = None, finish: str | None = None
+    ) -> ChatChunk:
+        """One chunk of an answer."""
+        choice = ChunkChoice(index=index, delta=delta, logprobs=logprobs, finish_reason=finish)
         return self._common.model_copy(update={"choices": [choice]})
 
     def usage(self, usage: Usage) -> ChatChunk:

@@ -8,6 +8,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 
 from brie_core.errors import BrieError, InvalidRequest
+from brie_server.api.requests import request_id
 
 logger = logging.getLogger("brie.api")
 _TYPES = {401: "invalid_request_error", 429: "rate_limit_error"}
@@ -48,7 +49,7 @@ def http_error(request: Request[Any, Any, Any], error: HTTPException) -> Respons
 
 def unexpected_error(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
     """A fault of ours: logged whole, told without internals."""
-    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    logger.error("%s: %s %s failed", request_id(request.scope), request.method, request.url.path, exc_info=error)
     return Response(BrieError("The server failed on this request; its log says why.").envelope(), status_code=500)
 
 

@@ -15,3 +15,9 @@ async def live() -> dict[str, str]:
 async def ready(services: Given) -> dict[str, str]:
     """200 once models can be asked; before that the port is not bound."""
     return {"status": "ready", "model": services.base.id}
+
+
+@get("/health", operation_id="health")
+async def health(services: Given) -> dict[str, str]:
+    """The same in llama.cpp's words."""
+    return {"status": "ok", "model": services.base.id}

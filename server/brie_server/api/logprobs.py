@@ -1,6 +1,7 @@
 """The engine's logprobs as the wire has them. It knows how tokens are spelled, not how they were chosen."""
 
-from collections.abc import Callable, Iterable, Sequence
+from codecs import getincrementaldecoder
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from brie_server.engine.base import Logprobs
 from brie_server.generation.answer_text import ScoredToken
@@ -21,13 +22,35 @@ def chat_logprobs(tokens: Iterable[ScoredToken], spell: Spell) -> ChatLogprobs:
     return ChatLogprobs(content=[_chat_logprob(token, spell) for token in tokens])
 
 
-def text_logprobs(tokens: Sequence[ScoredToken], spell: Spell) -> TextLogprobs:
-    """OpenAI's shape for texts."""
+def text_logprobs(tokens: Sequence[ScoredToken], spell: Spell, start: int = 0) -> TextLogprobs:
+    """OpenAI's shape for texts; the answer begins at character `start` of the text that is sent."""
     return TextLogprobs(
         tokens=[_legacy_name(spell(token.id)) for token in tokens],
         token_logprobs=[token.logprobs.logprob for token in tokens],
-        top_logprobs=[_legacy_tops(token, spell) for token in tokens],
-        text_offset=[token.offset for token in tokens],
+        top_logprobs=[_legacy_tops(token.id, token.logprobs, spell) for token in tokens],
+        text_offset=[start + token.offset for token in tokens],
+    )
+
+
+def echoed_logprobs(prompt_ids: Sequence[int], logprobs: Sequence[Logprobs | None], spell: Spell) -> TextLogprobs:
+    """The same shape for a prompt that is sent back before its answer."""
+    return TextLogprobs(
+        tokens=[_legacy_name(spell(token)) for token in prompt_ids],
+        token_logprobs=[each.logprob if each else None for each in logprobs],
+        top_logprobs=[
+            _legacy_tops(token, each, spell) if each else None for token, each in zip(prompt_ids, logprobs, strict=True)
+        ],
+        text_offset=list(_offsets(prompt_ids, spell)),
+    )
+
+
+def joined(first: TextLogprobs, second: TextLogprobs) -> TextLogprobs:
+    """Those of two stretches of one text."""
+    return TextLogprobs(
+        tokens=first.tokens + second.tokens,
+        token_logprobs=first.token_logprobs + second.token_logprobs,
+        top_logprobs=first.top_logprobs + second.top_logprobs,
+        text_offset=first.text_offset + second.text_offset,
     )
 
 
@@ -50,8 +73,16 @@ def _top_logprob(token: int, logprob: float, spell: Spell) -> TopLogprob:
     return TopLogprob(token=spelled.decode(errors="replace"), logprob=logprob, bytes=list(spelled))
 
 
-def _legacy_tops(token: ScoredToken, spell: Spell) -> dict[str, float]:
-    ranked = dict(token.logprobs.top) | {token.id: token.logprobs.logprob}
+def _offsets(prompt_ids: Iterable[int], spell: Spell) -> Iterator[int]:
+    """A token that begins within a character begins where that character does."""
+    decoder, offset = getincrementaldecoder("utf-8")(errors="replace"), 0
+    for token in prompt_ids:
+        yield offset
+        offset += len(decoder.decode(spell(token)))
+
+
+def _legacy_tops(token: int, logprobs: Logprobs, spell: Spell) -> dict[str, float]:
+    ranked = dict(logprobs.top) | {token: logprobs.logprob}
     return {_legacy_name(spell(other)): logprob for other, logprob in ranked.items()}
 
 

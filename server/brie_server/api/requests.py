@@ -6,18 +6,21 @@ The body is read by Python's json because it lets NaN and Infinity through to th
 import hmac
 import json
 import logging
+import secrets
 from typing import Any
 
 from litestar import Request
 from litestar.connection import ASGIConnection
+from litestar.datastructures import MutableScopeHeaders
 from litestar.handlers import BaseRouteHandler
+from litestar.types import Message, Scope
 from pydantic import BaseModel
 
 from brie_core.errors import Forbidden, InvalidRequest, Unauthenticated, UnsupportedMedia
 from brie_core.settings import LOOPBACK, Settings
 
 logger = logging.getLogger("brie.api")
-_OPEN_PATHS = ("/health/", "/docs")
+_OPEN_PATHS = ("/health", "/docs")
 
 
 class JsonRequest(Request[Any, Any, Any]):
@@ -47,6 +50,18 @@ def _parse(body: bytes) -> Any:
     if not isinstance(value, dict):
         raise InvalidRequest("The body is JSON, but not an object.", code="invalid_json")
     return value
+
+
+def request_id(scope: Scope) -> str:
+    """What a request is called in its answer's headers and in the log; the same at each call."""
+    name: str = scope["state"].setdefault("brie_request_id", f"req_{secrets.token_hex(12)}")
+    return name
+
+
+async def name_request(message: Message, scope: Scope) -> None:
+    """Put the name into the response's headers, where OpenAI has it."""
+    if message["type"] == "http.response.start":
+        MutableScopeHeaders.from_message(message)["x-request-id"] = request_id(scope)
 
 
 class UnknownFields:

@@ -1,19 +1,23 @@
 """Wire objects to server-sent events. It knows bytes and order, not what the objects mean."""
 
+import asyncio
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 from litestar.response import Stream
 from litestar.response.base import ASGIResponse
-from litestar.types import Receive, Scope, Send
+from litestar.types import Message, Receive, Scope, Send
 from pydantic import BaseModel
 
 from brie_core.errors import BrieError
 
 logger = logging.getLogger("brie.api")
 _DONE = b"data: [DONE]\n\n"
+PING_AFTER_S = 15.0
+"""Without anything to send. A proxy takes a silent stream for a dead one, usually after 30 or 60 seconds."""
 
 
 def event_stream(
@@ -43,12 +47,37 @@ class _ClosedStream(Stream):
         response = super().to_asgi_response(*args, **options)
 
         async def send_and_close(scope: Scope, receive: Receive, send: Send) -> None:
+            pinged = _Pinged(send)
+            pinging = asyncio.create_task(pinged.ping())
             try:
-                await response(scope, receive, send)
+                await response(scope, receive, pinged)
             finally:
+                pinging.cancel()
                 await self._aclose()
 
         return send_and_close  # type: ignore[return-value]  # the framework only calls it
+
+
+class _Pinged:
+    """Passes a response on, and comments on its silence; each event is one message, so that none is cut in two."""
+
+    def __init__(self, send: Send) -> None:
+        self._send, self._last_sent, self._is_open = send, time.monotonic(), False
+
+    async def __call__(self, message: Message) -> None:
+        """Send a message of the response."""
+        self._is_open = message["type"] == "http.response.start" or bool(message.get("more_body"))
+        self._last_sent = time.monotonic()
+        await self._send(message)
+
+    async def ping(self) -> None:
+        """Goes on until it is cancelled."""
+        while True:
+            silent = time.monotonic() - self._last_sent
+            if self._is_open and silent >= PING_AFTER_S:
+                await self({"type": "http.response.body", "body": b": ping\n\n", "more_body": True})
+                silent = 0
+            await asyncio.sleep(max(PING_AFTER_S - silent, 0.01))
 
 
 async def _events(objects: AsyncIterator[BaseModel]) -> AsyncIterator[bytes]:

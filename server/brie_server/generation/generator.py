@@ -1,4 +1,4 @@
-"""One request from name and text to pieces of text. It knows engines, adapters and tokenizers; no HTTP, no schema."""
+"""Requests from name and text to pieces of text. It knows engines, adapters and tokenizers; no HTTP, no schema."""
 
 import asyncio
 import secrets
@@ -12,6 +12,7 @@ from brie_core.text.codec import TextCodec
 from brie_server.adapters.residency import Residency, Stay
 from brie_server.engine.base import Engine, Logprobs, Prompt, Sampling
 from brie_server.generation.answer_text import AnswerText, Piece
+from brie_server.generation.interleaving import first_of_each, interleaved
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,18 +35,18 @@ class TextRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """An answer that has begun: its first token is there."""
+class Answers:
+    """Answers of one model that have begun together: the first token of each is there."""
 
     id: str
-    prompt_tokens: int
     version: str | None
     """Digest of the adapter version that answers; None is the base model."""
-    pieces: AsyncIterator[Piece]
+    pieces: AsyncIterator[tuple[int, Piece]]
+    """Those of all answers as they come, each with its request's number."""
     aclose: Callable[[], Awaitable[None]]
     """Stop, and let engine and adapter go; no error once all pieces were taken. Nobody may be waiting for a piece."""
-    prompt_logprobs: tuple[Logprobs | None, ...] | None = None
-    """Where they were asked for, one for each token of the prompt; None for its first."""
+    prompt_logprobs: tuple[tuple[Logprobs | None, ...] | None, ...]
+    """By request: where they were asked for, one for each token of the prompt; None for its first."""
 
 
 class Generator:
@@ -56,46 +57,74 @@ class Generator:
         self._tokenizer = tokenizer
         self._residency = residency
 
-    async def chat_prompt(self, model: str, messages: Sequence[Message]) -> list[int]:
-        """The conversation as the model reads it, ready for the assistant's turn; NotFound before any work is done."""
-        await self._residency.check(model)
-        return await asyncio.to_thread(self._render_and_encode, messages)
+    @property
+    def context_length(self) -> int:
+        """Tokens that prompt and answer may have together."""
+        return self._engine.info().context_length
 
-    async def text_prompt(self, model: str, prompt: str | list[int]) -> list[int]:
-        """Plain text to continue, with whatever the tokenizer puts before a text; token ids are taken as they are.
+    async def chat_prompt(self, model: str, messages: Sequence[Message], *, is_question: bool = True) -> list[int]:
+        """The conversation as the model reads it, ready for the assistant's turn if it `is_question`.
 
         NotFound before any work is done.
         """
         await self._residency.check(model)
-        if not isinstance(prompt, str):
-            return prompt
-        return await asyncio.to_thread(self._tokenizer.encode, prompt, add_special_tokens=True)
+        return await asyncio.to_thread(self._render_and_encode, messages, is_question=is_question)
+
+    async def text_prompts(
+        self, model: str, prompts: Sequence[str | list[int]], *, with_special: bool = True
+    ) -> list[list[int]]:
+        """Plain texts to continue, with whatever the tokenizer puts before a text; token ids are taken as they are.
+
+        NotFound before any work is done.
+        """
+        await self._residency.check(model)
+        if not any(isinstance(prompt, str) for prompt in prompts):
+            return [list(prompt) for prompt in prompts if not isinstance(prompt, str)]
+        return await asyncio.to_thread(lambda: [self._encode(prompt, with_special) for prompt in prompts])
+
+    def text_of(self, prompt_ids: Sequence[int]) -> str:
+        """What these tokens say, special ones left out."""
+        return self._tokenizer.decode(prompt_ids)
 
     def spell(self, token: int) -> bytes:
         """A token's own bytes, which need not be whole characters."""
         return self._tokenizer.piece(token)
 
-    def _render_and_encode(self, messages: Sequence[Message]) -> list[int]:
-        return self._tokenizer.encode(self._tokenizer.render(messages, add_generation_prompt=True))
+    def _encode(self, prompt: str | list[int], with_special: bool) -> list[int]:  # noqa: FBT001
+        return prompt if isinstance(prompt, list) else self._tokenizer.encode(prompt, add_special_tokens=with_special)
 
-    async def begin(self, request: TextRequest) -> Answer:
-        """Start answering; returns once the first token is there, so that every refusal comes before the first byte.
+    def _render_and_encode(self, messages: Sequence[Message], *, is_question: bool) -> list[int]:
+        return self._tokenizer.encode(self._tokenizer.render(messages, add_generation_prompt=is_question))
 
-        Raises NotFound for an unknown model, ContextLengthExceeded, Overloaded, InvalidAdapter.
+    async def begin(self, requests: Sequence[TextRequest]) -> Answers:
+        """Start answering requests of one model; returns once the first token of each is there.
+
+        So every refusal comes before the first byte, and one that is refused ends all. All are answered by the version
+        that the name points at now. Raises NotFound for an unknown model, ContextLengthExceeded, Overloaded,
+        InvalidAdapter.
         """
-        stay = await self._residency.enter(request.model)
+        stay = await self._residency.enter(requests[0].model)
+        stays = [stay, *(self._residency.share(stay) for _ in requests[1:])]
         try:
-            prompt = self._prompt(request, stay.version)
+            prompts = [self._prompt(request, stay.version) for request in requests]
+            each = zip(prompts, requests, stays, strict=True)
+            sources = [self._pieces(prompt, request.stop, held) for prompt, request, held in each]
+            firsts = await (first_of_each(sources) if len(sources) > 1 else _only(sources[0]))
         except BaseException:
-            stay.leave()
+            for held in stays:
+                held.leave()
             raise
-        pieces = self._pieces(prompt, request.stop, stay)
-        first = await anext(pieces)
-        answer_id, whole = secrets.token_hex(12), _chain(first, pieces)
-        return Answer(answer_id, len(prompt.token_ids), stay.version, whole, pieces.aclose, first.prompt_logprobs)
+        whole = interleaved([_chain(first, rest) for first, rest in zip(firsts, sources, strict=True)])
+
+        async def aclose() -> None:
+            for source in (whole, *sources):
+                await source.aclose()
+
+        told = tuple(first.prompt_logprobs for first in firsts)
+        return Answers(secrets.token_hex(12), stay.version, whole, aclose, told)
 
     def _prompt(self, request: TextRequest, version: str | None) -> Prompt:
-        context = self._engine.info().context_length
+        context = self.context_length
         length = len(request.prompt_ids)
         if length == 0:
             raise InvalidRequest("The prompt is empty: give at least one token.", param="prompt")
@@ -129,6 +158,10 @@ class Generator:
                         return
         finally:
             stay.leave()
+
+
+async def _only(source: AsyncGenerator[Piece, None]) -> list[Piece]:
+    return [await anext(source)]
 
 
 async def _chain(first: Piece, rest: AsyncIterator[Piece]) -> AsyncIterator[Piece]:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
 from brie_core.wire import Wire
-from brie_server.schema.common import Body, Flag, Ignored, Refused, TokenCount, Usage
+from brie_server.schema.common import Body, Flag, Ignored, NumChoices, Refused, TokenCount, Usage
 from brie_server.schema.logprobs import ChatLogprobs, OfPrompt
 from brie_server.schema.sampling import Alternatives, AnswerBody
 
@@ -52,7 +52,7 @@ class ChatRequest(AnswerBody):
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=4096)]
     max_completion_tokens: TokenCount | None = None
-    n: Literal[1] | None = None
+    n: NumChoices | None = None
     logprobs: Flag | None = None
     top_logprobs: Annotated[Alternatives | None, AfterValidator(_only_with_logprobs)] = None
 
@@ -86,6 +86,11 @@ class ChatRequest(AnswerBody):
     def limit(self) -> int | None:
         """The most tokens to generate."""
         return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def num_choices(self) -> int:
+        """How many answers are wanted."""
+        return self.n or 1
 
     @property
     def num_logprobs(self) -> int | None:

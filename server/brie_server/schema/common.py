@@ -49,6 +49,7 @@ Flag = Annotated[bool, BeforeValidator(_only_bool)]
 Temperature = Annotated[float, Number, Field(ge=0, le=2)]
 Probability = Annotated[float, Number, Field(gt=0, le=1)]
 TokenCount = Annotated[int, Number, Field(ge=1, le=2**31 - 1)]
+NumChoices = Annotated[int, Number, Field(ge=1, le=128)]
 Seed = Annotated[int, Number, Field(ge=-(2**63), lt=2**63)]
 Stop = Annotated[
     list[Annotated[str, StringConstraints(min_length=1, max_length=1024)]],

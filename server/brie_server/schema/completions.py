@@ -2,51 +2,68 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from brie_core.wire import Wire
-from brie_server.schema.common import Ignored, Number, Refused, Usage
+from brie_server.schema.common import Flag, Ignored, Number, NumChoices, Refused, Usage
 from brie_server.schema.logprobs import OfPrompt, TextLogprobs
-from brie_server.schema.sampling import AnswerBody
+from brie_server.schema.sampling import AnswerBody, AnyCount
 
+MOST_CHOICES = 256
 _MOST_ID = 2**31 - 1
+_IDS = {"type": "array", "items": {"type": "integer"}}
+_FORMS = [{"type": "string"}, _IDS, {"type": "array", "items": {"type": "string"}}, {"type": "array", "items": _IDS}]
 
 
-def _one_prompt(value: Any) -> Any:
-    """One text, or one list of token ids; OpenAI also allows lists of either, of which Brie takes those of one."""
-    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str | list):
-        value = value[0]
-    if isinstance(value, str) or (isinstance(value, list) and all(_is_id(token) for token in value)):
-        return value
-    raise ValueError("give one prompt, as a string or a list of token ids; lists of prompts are not supported yet")
+def _prompts(value: Any) -> Any:
+    """One text, one list of token ids, or a list of either, as a list of prompts."""
+    prompts = [value] if _is_prompt(value) else value
+    if not isinstance(prompts, list) or not prompts or not all(_is_prompt(each) for each in prompts):
+        raise ValueError(
+            "give a string, a list of token ids, or a list of strings or of lists of token ids; none empty"
+        )
+    return prompts
+
+
+def _is_prompt(value: Any) -> bool:
+    return bool(value) and (isinstance(value, str) or (isinstance(value, list) and all(_is_id(each) for each in value)))
 
 
 def _is_id(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_ID
 
 
-def _only_one(value: int) -> int:
-    if value != 1:
-        raise ValueError("only 1 is supported")
-    return value
-
-
-Prompt = Annotated[str | list[int], BeforeValidator(_one_prompt), Field(min_length=1)]
-One = Annotated[int, AfterValidator(_only_one)]
+Prompts = Annotated[list[str | list[int]], BeforeValidator(_prompts), WithJsonSchema({"anyOf": _FORMS})]
 
 
 class CompletionRequest(AnswerBody):
     """The body of a text completion."""
 
-    prompt: Prompt
+    prompt: Prompts
+    max_tokens: AnyCount | None = None
     logprobs: Annotated[int, Number, Field(ge=0, le=5)] | None = None
-    n: One | None = None
-    best_of: One | None = None
+    n: NumChoices | None = None
+    best_of: NumChoices | None = None
+    echo: Flag | None = None
 
-    echo: Refused = None
     suffix: Refused = None
 
     user: Ignored = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> "CompletionRequest":
+        if self.best_of not in (None, self.num_each):
+            raise ValueError("best_of must equal n: all answers are given, none is chosen")
+        if self.max_tokens == 0 and not self.echo:
+            raise ValueError("max_tokens is 0, which says something only with echo")
+        if len(self.prompt) * self.num_each > MOST_CHOICES:
+            raise ValueError(f"prompt and n ask for more than {MOST_CHOICES} answers at once")
+        return self
+
+    @property
+    def num_each(self) -> int:
+        """How many answers each prompt gets."""
+        return self.n or 1
 
 
 class CompletionChoice(Wire):

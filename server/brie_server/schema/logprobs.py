@@ -34,11 +34,12 @@ class TextLogprobs(Wire):
 
     tokens: list[str]
     """`bytes:` and the bytes in hexadecimal for one that is no whole character."""
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]]
+    token_logprobs: list[float | None]
+    """null for the first token of an echoed prompt, as in the next list."""
+    top_logprobs: list[dict[str, float] | None]
     """Each has the token itself, among the most probable ones or beside them."""
     text_offset: list[int]
-    """Where each token's text begins in the answer, in characters."""
+    """Where each token's text begins in the choice's text, in characters."""
 
 
 class PromptLogprob(Wire):
