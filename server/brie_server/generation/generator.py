@@ -12,6 +12,8 @@ from brie_core.text.codec import TextCodec
 from brie_server.adapters.residency import Residency, Stay
 from brie_server.engine.base import Engine, Logprobs, Prompt, Sampling
 from brie_server.generation.answer_text import AnswerText, Piece
+from brie_server.generation.tool_answer import ToolAnswer
+from brie_server.generation.tool_prompt import Offer, render_chat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +33,8 @@ class TextRequest:
     min_tokens: int = 0
     logprobs: int | None = None
     prompt_logprobs: int | None = None
+    offer: Offer | None = None
+    """Tools that the answer may call; the prompt has to show them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +60,10 @@ class Generator:
         self._tokenizer = tokenizer
         self._residency = residency
 
-    async def chat_prompt(self, model: str, messages: Sequence[Message]) -> list[int]:
+    async def chat_prompt(self, model: str, messages: Sequence[Message], offer: Offer | None = None) -> list[int]:
         """The conversation as the model reads it, ready for the assistant's turn; NotFound before any work is done."""
         await self._residency.check(model)
-        return await asyncio.to_thread(self._render_and_encode, messages)
+        return await asyncio.to_thread(self._render_and_encode, messages, offer)
 
     async def text_prompt(self, model: str, prompt: str | list[int]) -> list[int]:
         """Plain text to continue, with whatever the tokenizer puts before a text; token ids are taken as they are.
@@ -75,21 +79,22 @@ class Generator:
         """A token's own bytes, which need not be whole characters."""
         return self._tokenizer.piece(token)
 
-    def _render_and_encode(self, messages: Sequence[Message]) -> list[int]:
-        return self._tokenizer.encode(self._tokenizer.render(messages, add_generation_prompt=True))
+    def _render_and_encode(self, messages: Sequence[Message], offer: Offer | None) -> list[int]:
+        return self._tokenizer.encode(render_chat(self._tokenizer, messages, offer))
 
     async def begin(self, request: TextRequest) -> Answer:
         """Start answering; returns once the first token is there, so that every refusal comes before the first byte.
 
         Raises NotFound for an unknown model, ContextLengthExceeded, Overloaded, InvalidAdapter.
         """
+        reader = self._reader(request)
         stay = await self._residency.enter(request.model)
         try:
             prompt = self._prompt(request, stay.version)
         except BaseException:
             stay.leave()
             raise
-        pieces = self._pieces(prompt, request.stop, stay)
+        pieces = self._pieces(prompt, reader, stay)
         first = await anext(pieces)
         answer_id, whole = secrets.token_hex(12), _chain(first, pieces)
         return Answer(answer_id, len(prompt.token_ids), stay.version, whole, pieces.aclose, first.prompt_logprobs)
@@ -117,9 +122,14 @@ class Generator:
             prompt_logprobs=request.prompt_logprobs,
         )
 
-    async def _pieces(self, prompt: Prompt, stops: Sequence[str], stay: Stay) -> AsyncGenerator[Piece, None]:
+    def _reader(self, request: TextRequest) -> AnswerText | ToolAnswer:
+        """What turns this answer's tokens into pieces."""
+        if request.offer is None:
+            return AnswerText(self._tokenizer.decode, request.stop, request.min_tokens)
+        return ToolAnswer(self._tokenizer, request.offer, request.stop, request.min_tokens)
+
+    async def _pieces(self, prompt: Prompt, answer: AnswerText | ToolAnswer, stay: Stay) -> AsyncGenerator[Piece, None]:
         """Leaving this generator, in whatever way, aborts the request and lets its adapter go."""
-        answer = AnswerText(self._tokenizer.decode, stops, prompt.min_tokens)
         try:
             async with aclosing(self._engine.generate(prompt)) as tokens:
                 async for token in tokens:
