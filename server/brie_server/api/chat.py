@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
 from litestar import Response, post
 from litestar.params import JSONBody
@@ -14,14 +15,14 @@ from brie_server.api.logprobs import chat_logprobs, prompt_logprobs
 from brie_server.api.requests import JsonRequest
 from brie_server.api.services import Given, Services
 from brie_server.api.streaming import event_stream
+from brie_server.api.tool_answers import answer_message, deltas
+from brie_server.api.tool_messages import offer_of, template_messages
 from brie_server.generation.answer_text import Piece, ScoredToken
 from brie_server.generation.generator import Answer, TextRequest
 from brie_server.schema.chat import (
-    AnswerMessage,
     ChatChoice,
     ChatChunk,
     ChatCompletion,
-    ChatMessage,
     ChatRequest,
     ChunkChoice,
     Delta,
@@ -52,19 +53,14 @@ async def _respond(data: ChatRequest, services: Services) -> Response[ChatComple
 
 
 async def _text_request(body: ChatRequest, services: Services) -> TextRequest:
-    messages = [_message(message) for message in body.messages]
-    prompt_ids = await services.generator.chat_prompt(body.model, messages)
-    return text_request(body, prompt_ids, max_tokens=body.limit, logprobs=body.num_logprobs)
+    messages, offer = template_messages(body.messages), offer_of(body)
+    prompt_ids = await services.generator.chat_prompt(body.model, messages, offer)
+    request = text_request(body, prompt_ids, max_tokens=body.limit, logprobs=body.num_logprobs)
+    return replace(request, offer=offer)
 
 
 def _logprobs(tokens: Sequence[ScoredToken], body: ChatRequest, services: Services) -> ChatLogprobs | None:
     return chat_logprobs(tokens, services.generator.spell) if body.logprobs else None
-
-
-def _message(message: ChatMessage) -> dict[str, str]:
-    """OpenAI's newer name for the system role is unknown to most templates."""
-    role = "system" if message.role == "developer" else message.role
-    return {"role": role, "content": message.content}
 
 
 async def _whole(answer: Answer, body: ChatRequest, services: Services) -> ChatCompletion:
@@ -72,13 +68,12 @@ async def _whole(answer: Answer, body: ChatRequest, services: Services) -> ChatC
     last = pieces[-1]
     if last.finish is None:
         raise EngineFailure("The answer ended without a reason.")
-    message = AnswerMessage(content="".join(piece.text for piece in pieces))
     logprobs = _logprobs([token for piece in pieces for token in piece.tokens], body, services)
     return ChatCompletion(
         id=f"chatcmpl-{answer.id}",
         created=int(time.time()),
         model=body.model,
-        choices=[ChatChoice(message=message, logprobs=logprobs, finish_reason=last.finish)],
+        choices=[ChatChoice(message=answer_message(pieces), logprobs=logprobs, finish_reason=last.finish)],
         usage=usage_of(answer, last),
         system_fingerprint=services.fingerprint(answer.version),
     )
@@ -87,11 +82,11 @@ async def _whole(answer: Answer, body: ChatRequest, services: Services) -> ChatC
 async def _chunks(answer: Answer, body: ChatRequest, services: Services) -> AsyncIterator[ChatChunk]:
     """The role first, then text as it comes, then the reason it ended, then usage if asked for."""
     envelope = _Envelope(answer, body, services)
-    yield envelope.chunk(Delta(role="assistant", content=""))
+    yield envelope.chunk(Delta(role="assistant", content=None if body.tools else ""))
     last = Piece("", 0)
     async for last in answer.pieces:
-        if last.text or last.tokens:
-            yield envelope.chunk(Delta(content=last.text), _logprobs(last.tokens, body, services))
+        for delta, tokens in deltas(last):
+            yield envelope.chunk(delta, _logprobs(tokens, body, services))
     yield envelope.chunk(Delta(), finish=last.finish)
     if wants_usage(body):
         yield envelope.usage(usage_of(answer, last))
