@@ -73,7 +73,7 @@ def upload(brie: BrieProcesses, data: bytes, name: str = "rows.jsonl") -> httpx2
         ({"top_logprobs": 2}, "top_logprobs"),
         ({"prompt_logprobs": 21}, "prompt_logprobs"),
         ({"prompt_logprobs": 1, "stream": True}, "prompt_logprobs"),
-        ({"tools": [{}]}, "tools"),
+        ({"tools": [{}]}, "tools[0].type"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"messages": []}, "messages"),
         ({"messages": None}, "messages"),

@@ -16,6 +16,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from brie_core.errors import InvalidRequest
 
 Message = Mapping[str, Any]
+Tool = Mapping[str, Any]
+"""A function as OpenAI describes it; templates are given it as it is."""
 
 
 class ChatTemplate:
@@ -24,15 +26,23 @@ class ChatTemplate:
     def __init__(self, source: str, special_tokens: Mapping[str, str]) -> None:
         self.source = source
         self._special_tokens = dict(special_tokens)
-        self._template = _environment().from_string(source)
+        environment = _environment()
+        self._template = environment.from_string(source)
+        self._named = {node.name for node in environment.parse(source).find_all(nodes.Name) if node.ctx == "load"}
 
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+    @property
+    def reads_tools(self) -> bool:
+        """Whether the template has a place for tools; one that never names them would drop them without a word."""
+        return "tools" in self._named
+
+    def render(
+        self, messages: Sequence[Message], *, add_generation_prompt: bool, tools: Sequence[Tool] | None = None
+    ) -> str:
         """The conversation as text; a template that refuses it raises InvalidRequest with the template's own words."""
+        given = {"messages": messages, "add_generation_prompt": add_generation_prompt, "tools": tools}
         try:
-            return self._template.render(
-                messages=messages, add_generation_prompt=add_generation_prompt, tools=None, **self._special_tokens
-            )
-        except (TemplateError, TypeError, AttributeError) as error:
+            return self._template.render(given | self._special_tokens)
+        except (TemplateError, TypeError, AttributeError, RecursionError) as error:
             raise InvalidRequest(
                 f"The model's chat template refuses these messages: {error}", param="messages"
             ) from error
@@ -58,8 +68,15 @@ def _environment() -> ImmutableSandboxedEnvironment:
     return environment
 
 
-def _to_json(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,  # noqa: FBT001, FBT002  # templates may give it by place
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,  # noqa: FBT001, FBT002
+) -> str:
+    """As transformers' filter, parameter for parameter: templates name them, and some give them by place."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def _raise(message: str) -> None:

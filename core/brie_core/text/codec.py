@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from brie_core.text.chat_template import Message
+from brie_core.text.chat_template import ChatTemplate, Message, Tool
 
 
 class TextCodec(Protocol):
@@ -12,6 +12,11 @@ class TextCodec(Protocol):
     @property
     def stop_ids(self) -> frozenset[int]:
         """Every id that ends an answer."""
+        ...
+
+    @property
+    def chat_template(self) -> ChatTemplate | None:
+        """How the model was taught to hold a conversation; None if it was not."""
         ...
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
@@ -26,6 +31,8 @@ class TextCodec(Protocol):
         """A token's own bytes, which need not be whole characters; a special token's are its name."""
         ...
 
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+    def render(
+        self, messages: Sequence[Message], *, add_generation_prompt: bool, tools: Sequence[Tool] | None = None
+    ) -> str:
         """A conversation as text; raises InvalidRequest if the model has no template or the template refuses."""
         ...

@@ -13,7 +13,7 @@ from typing import Any
 from tokenizers import Tokenizer as FastTokenizer
 
 from brie_core.errors import BadConfiguration, InvalidRequest
-from brie_core.text.chat_template import ChatTemplate, Message
+from brie_core.text.chat_template import ChatTemplate, Message, Tool
 from brie_core.text.pieces import spelling_of
 from brie_core.weights.base_model import read_json
 
@@ -27,7 +27,7 @@ class Tokenizer:
         except Exception as error:  # tokenizers raises bare Exception for a missing or broken file
             raise BadConfiguration(f"{folder / 'tokenizer.json'} cannot be read: {error}") from error
         self._config = _optional_json(folder / "tokenizer_config.json")
-        self.chat_template = _chat_template(folder, self._config)
+        self.chat_template: ChatTemplate | None = _chat_template(folder, self._config)
         self.stop_ids = self._stop_ids(folder)
         self.digest = hashlib.sha256(self._fast.to_str().encode()).hexdigest()
         self._added = {token: added.content for token, added in self._fast.get_added_tokens_decoder().items()}
@@ -71,14 +71,16 @@ class Tokenizer:
     def _spelling(self) -> Callable[[str], bytes]:
         return spelling_of(json.loads(self._fast.to_str()).get("decoder"))
 
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+    def render(
+        self, messages: Sequence[Message], *, add_generation_prompt: bool, tools: Sequence[Tool] | None = None
+    ) -> str:
         """A conversation as text; raises InvalidRequest if the model has no template or the template refuses."""
         if self.chat_template is None:
             raise InvalidRequest(
                 "This model has no chat template, so it cannot hold a conversation: use /v1/completions.",
                 param="messages",
             )
-        return self.chat_template.render(messages, add_generation_prompt=add_generation_prompt)
+        return self.chat_template.render(messages, add_generation_prompt=add_generation_prompt, tools=tools)
 
     def _stop_ids(self, folder: Path) -> frozenset[int]:
         """Every id that ends an answer: generation_config and config may list several, tokenizer_config names one."""

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
 from litestar import Response, post
 from litestar.params import JSONBody
@@ -13,14 +14,14 @@ from brie_server.api.logprobs import chat_logprobs, prompt_logprobs
 from brie_server.api.requests import JsonRequest
 from brie_server.api.services import Given, Services
 from brie_server.api.streaming import event_stream
+from brie_server.api.tool_answers import answer_message, deltas
+from brie_server.api.tool_messages import offer_of, template_messages
 from brie_server.generation.answer_text import Piece, ScoredToken
 from brie_server.generation.generator import Answers, TextRequest
 from brie_server.schema.chat import (
-    AnswerMessage,
     ChatChoice,
     ChatChunk,
     ChatCompletion,
-    ChatMessage,
     ChatRequest,
     ChunkChoice,
     Delta,
@@ -51,19 +52,14 @@ async def _respond(data: ChatRequest, services: Services) -> Response[ChatComple
 
 
 async def _text_request(body: ChatRequest, services: Services) -> TextRequest:
-    messages = [template_message(message) for message in body.messages]
-    prompt_ids = await services.generator.chat_prompt(body.model, messages)
-    return text_request(body, prompt_ids, max_tokens=body.limit, logprobs=body.num_logprobs)
+    messages, offer = template_messages(body.messages), offer_of(body)
+    prompt_ids = await services.generator.chat_prompt(body.model, messages, offer)
+    request = text_request(body, prompt_ids, max_tokens=body.limit, logprobs=body.num_logprobs)
+    return replace(request, offer=offer)
 
 
 def _logprobs(tokens: Sequence[ScoredToken], body: ChatRequest, services: Services) -> ChatLogprobs | None:
     return chat_logprobs(tokens, services.generator.spell) if body.logprobs else None
-
-
-def template_message(message: ChatMessage) -> dict[str, str]:
-    """As templates know it: OpenAI's newer name for the system role is unknown to most."""
-    role = "system" if message.role == "developer" else message.role
-    return {"role": role, "content": message.content}
 
 
 async def _whole(answers: Answers, request: TextRequest, body: ChatRequest, services: Services) -> ChatCompletion:
@@ -79,9 +75,10 @@ async def _whole(answers: Answers, request: TextRequest, body: ChatRequest, serv
 
 
 def _choice(index: int, pieces: Sequence[Piece], body: ChatRequest, services: Services) -> ChatChoice:
-    message = AnswerMessage(content="".join(piece.text for piece in pieces))
     logprobs = _logprobs([token for piece in pieces for token in piece.tokens], body, services)
-    return ChatChoice(index=index, message=message, logprobs=logprobs, finish_reason=str(pieces[-1].finish))
+    return ChatChoice(
+        index=index, message=answer_message(pieces), logprobs=logprobs, finish_reason=str(pieces[-1].finish)
+    )
 
 
 async def _chunks(
@@ -91,11 +88,11 @@ async def _chunks(
     envelope = _Envelope(answers, body, services)
     lasts = [Piece("", 0)] * body.num_choices
     for index in range(body.num_choices):
-        yield envelope.chunk(index, Delta(role="assistant", content=""))
+        yield envelope.chunk(index, Delta(role="assistant", content=None if body.tools else ""))
     async for index, piece in answers.pieces:
         lasts[index] = piece
-        if piece.text or piece.tokens:
-            yield envelope.chunk(index, Delta(content=piece.text), _logprobs(piece.tokens, body, services))
+        for delta, tokens in deltas(piece):
+            yield envelope.chunk(index, delta, _logprobs(tokens, body, services))
         if piece.finish:
             yield envelope.chunk(index, Delta(), finish=piece.finish)
     if wants_usage(body):

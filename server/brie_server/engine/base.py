@@ -12,6 +12,8 @@ class FinishReason(StrEnum):
 
     STOP = "stop"
     LENGTH = "length"
+    TOOL_CALLS = "tool_calls"
+    """Said of an answer by whoever reads its text, never by an engine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

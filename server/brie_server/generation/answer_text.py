@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from brie_server.engine.base import FinishReason, Logprobs, Token
 from brie_server.generation.detokenizer import Detokenizer
 from brie_server.generation.stopping import StopStrings
+from brie_server.generation.tool_calls import CallEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,8 @@ class Piece:
     """
     prompt_logprobs: tuple[Logprobs | None, ...] | None = None
     """With the first piece."""
+    calls: tuple[CallEvent, ...] = ()
+    """What was read of tool calls, where an answer may hold them; it is no part of the text."""
 
 
 class AnswerText:

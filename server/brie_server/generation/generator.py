@@ -13,6 +13,8 @@ from brie_server.adapters.residency import Residency, Stay
 from brie_server.engine.base import Engine, Logprobs, Prompt, Sampling
 from brie_server.generation.answer_text import AnswerText, Piece
 from brie_server.generation.interleaving import first_of_each, interleaved
+from brie_server.generation.tool_answer import ToolAnswer
+from brie_server.generation.tool_prompt import Offer, render_chat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,8 @@ class TextRequest:
     min_tokens: int = 0
     logprobs: int | None = None
     prompt_logprobs: int | None = None
+    offer: Offer | None = None
+    """Tools that the answer may call; the prompt has to show them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +66,19 @@ class Generator:
         """Tokens that prompt and answer may have together."""
         return self._engine.info().context_length
 
-    async def chat_prompt(self, model: str, messages: Sequence[Message], *, is_question: bool = True) -> list[int]:
-        """The conversation as the model reads it, ready for the assistant's turn if it `is_question`.
+    async def chat_prompt(self, model: str, messages: Sequence[Message], offer: Offer | None = None) -> list[int]:
+        """The conversation as the model reads it, ready for the assistant's turn.
 
         NotFound before any work is done.
         """
         await self._residency.check(model)
-        return await asyncio.to_thread(self._render_and_encode, messages, is_question=is_question)
+        return await asyncio.to_thread(lambda: self._tokenizer.encode(render_chat(self._tokenizer, messages, offer)))
+
+    async def conversation(self, model: str, messages: Sequence[Message]) -> list[int]:
+        """The conversation as it stands, with nobody's turn begun; NotFound before any work is done."""
+        await self._residency.check(model)
+        rendered = await asyncio.to_thread(self._tokenizer.render, messages, add_generation_prompt=False)
+        return self._tokenizer.encode(rendered)
 
     async def text_prompts(
         self, model: str, prompts: Sequence[str | list[int]], *, with_special: bool = True
@@ -93,9 +103,6 @@ class Generator:
     def _encode(self, prompt: str | list[int], with_special: bool) -> list[int]:  # noqa: FBT001
         return prompt if isinstance(prompt, list) else self._tokenizer.encode(prompt, add_special_tokens=with_special)
 
-    def _render_and_encode(self, messages: Sequence[Message], *, is_question: bool) -> list[int]:
-        return self._tokenizer.encode(self._tokenizer.render(messages, add_generation_prompt=is_question))
-
     async def begin(self, requests: Sequence[TextRequest]) -> Answers:
         """Start answering requests of one model; returns once the first token of each is there.
 
@@ -103,12 +110,12 @@ class Generator:
         that the name points at now. Raises NotFound for an unknown model, ContextLengthExceeded, Overloaded,
         InvalidAdapter.
         """
+        readers = [self._reader(request) for request in requests]
         stay = await self._residency.enter(requests[0].model)
         stays = [stay, *(self._residency.share(stay) for _ in requests[1:])]
         try:
             prompts = [self._prompt(request, stay.version) for request in requests]
-            each = zip(prompts, requests, stays, strict=True)
-            sources = [self._pieces(prompt, request.stop, held) for prompt, request, held in each]
+            sources = [self._pieces(*each) for each in zip(prompts, readers, stays, strict=True)]
             firsts = await (first_of_each(sources) if len(sources) > 1 else _only(sources[0]))
         except BaseException:
             for held in stays:
@@ -146,9 +153,14 @@ class Generator:
             prompt_logprobs=request.prompt_logprobs,
         )
 
-    async def _pieces(self, prompt: Prompt, stops: Sequence[str], stay: Stay) -> AsyncGenerator[Piece, None]:
+    def _reader(self, request: TextRequest) -> AnswerText | ToolAnswer:
+        """What turns this answer's tokens into pieces."""
+        if request.offer is None:
+            return AnswerText(self._tokenizer.decode, request.stop, request.min_tokens)
+        return ToolAnswer(self._tokenizer, request.offer, request.stop, request.min_tokens)
+
+    async def _pieces(self, prompt: Prompt, answer: AnswerText | ToolAnswer, stay: Stay) -> AsyncGenerator[Piece, None]:
         """Leaving this generator, in whatever way, aborts the request and lets its adapter go."""
-        answer = AnswerText(self._tokenizer.decode, stops, prompt.min_tokens)
         try:
             async with aclosing(self._engine.generate(prompt)) as tokens:
                 async for token in tokens:

@@ -2,25 +2,14 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from brie_core.wire import Wire
-from brie_server.schema.common import Body, Flag, Ignored, NumChoices, Refused, TokenCount, Usage
+from brie_server.schema.common import Flag, Ignored, NumChoices, Refused, TokenCount, Usage
 from brie_server.schema.logprobs import ChatLogprobs, OfPrompt
+from brie_server.schema.messages import ChatMessage
 from brie_server.schema.sampling import Alternatives, AnswerBody
-
-
-def _text(content: Any) -> Any:
-    """Content as one string: OpenAI allows a string or a list of parts, of which Brie reads those of type text."""
-    if not isinstance(content, list):
-        return content
-    texts = []
-    for number, part in enumerate(content):
-        if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-            kind = part.get("type") if isinstance(part, dict) else type(part).__name__
-            raise ValueError(f"part {number} is {kind!r}; this model reads only parts of type 'text'")
-        texts.append(part["text"])
-    return "".join(texts)
+from brie_server.schema.tools import DeltaCall, OfCalls, ToolChoice, Tools
 
 
 def _only_text(response_format: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -33,18 +22,6 @@ def _only_with_logprobs(number: int | None, info: ValidationInfo) -> int | None:
     if number and not info.data.get("logprobs"):
         raise ValueError("give it together with logprobs: true")
     return number
-
-
-class ChatMessage(Body):
-    """One turn of the conversation."""
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[str, BeforeValidator(_text)]
-    name: Ignored = None
-    tool_calls: Refused = None
-    function_call: Refused = None
-    refusal: Ignored = None
-    audio: Refused = None
 
 
 class ChatRequest(AnswerBody):
@@ -63,12 +40,12 @@ class ChatRequest(AnswerBody):
     prediction: Refused = None
     reasoning_effort: Refused = None
     response_format: Annotated[dict[str, Any] | None, AfterValidator(_only_text)] = None
-    tool_choice: Literal["none", "auto"] | None = None
-    tools: Refused = None
+    tools: Tools | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: Flag | None = None
     web_search_options: Refused = None
 
     metadata: Ignored = None
-    parallel_tool_calls: Ignored = None
     prompt_cache_key: Ignored = None
     safety_identifier: Ignored = None
     service_tier: Ignored = None
@@ -102,8 +79,10 @@ class AnswerMessage(Wire):
     """The assistant's turn."""
 
     role: Literal["assistant"] = "assistant"
-    content: str
+    content: str | None
+    """Null where the answer is nothing but calls."""
     refusal: None = None
+    tool_calls: OfCalls = None
 
 
 class ChatChoice(Wire):
@@ -133,6 +112,7 @@ class Delta(Wire):
 
     role: Literal["assistant"] | None = None
     content: str | None = None
+    tool_calls: list[DeltaCall] | None = None
 
 
 class ChunkChoice(Wire):

@@ -5,8 +5,8 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from brie_core.wire import Wire
-from brie_server.schema.chat import ChatMessage
 from brie_server.schema.common import Body, Flag, Name, Refused
+from brie_server.schema.messages import ChatMessage
 from brie_server.schema.sampling import TokenId
 
 MOST_TOKENS = 2**20

@@ -9,7 +9,7 @@ import llama_cpp
 from jinja2 import TemplateError
 
 from brie_core.errors import BadConfiguration, InvalidRequest
-from brie_core.text.chat_template import ChatTemplate, Message
+from brie_core.text.chat_template import ChatTemplate, Message, Tool
 from brie_core.weights.gguf_model import GgufModel
 from brie_server.engine.llamacpp.library import open_model
 
@@ -39,6 +39,11 @@ class GgufCodec:
         """Every id at which llama.cpp ends an answer."""
         return self._stop_ids
 
+    @property
+    def chat_template(self) -> ChatTemplate | None:
+        """The file's."""
+        return self._template
+
     def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
         """Token ids; special tokens that the text spells out are recognised."""
         data = (unicodedata.normalize("NFC", text) if self._normalizer == "NFC" else text).encode()
@@ -66,14 +71,16 @@ class GgufCodec:
         """A token's own bytes; a special token's are its name."""
         return self._ask_for_piece(token, special=True)
 
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+    def render(
+        self, messages: Sequence[Message], *, add_generation_prompt: bool, tools: Sequence[Tool] | None = None
+    ) -> str:
         """A conversation as text; raises InvalidRequest if the file has no template or the template refuses."""
         if self._template is None:
             raise InvalidRequest(
                 "This file has no chat template, so it cannot hold a conversation: use /v1/completions.",
                 param="messages",
             )
-        return self._template.render(messages, add_generation_prompt=add_generation_prompt)
+        return self._template.render(messages, add_generation_prompt=add_generation_prompt, tools=tools)
 
     def _piece(self, token: int) -> bytes:
         """A token's bytes; llama.cpp is asked for each token once."""
