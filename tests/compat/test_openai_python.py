@@ -202,8 +202,7 @@ def test_a_deleted_model_is_gone_and_nothing_answers_for_it(client: OpenAI, tmp_
         assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
 
 
-def test_a_tool_argument_that_is_not_supported_is_a_clear_400(client: OpenAI) -> None:
-    tool: Any = {"type": "function", "function": {"name": "f"}}
+def test_an_argument_that_is_not_supported_is_a_clear_400(client: OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
-        client.chat.completions.create(model="tiny", messages=MESSAGES, tools=[tool])
-    assert caught.value.param == "tools"
+        client.chat.completions.create(model="tiny", messages=MESSAGES, reasoning_effort="high")
+    assert caught.value.param == "reasoning_effort"
