@@ -29,6 +29,11 @@ def reference(default_model: BaseModel) -> Any:
     return AutoTokenizer.from_pretrained(default_model.folder)
 
 
+def test_special_tokens_are_those_that_decoding_drops(tokenizer: Tokenizer) -> None:
+    empty = {token for token in range(tokenizer.vocab_size) if not tokenizer.decode([token])}
+    assert empty == tokenizer.special_ids > tokenizer.stop_ids
+
+
 @pytest.mark.parametrize("messages", CONVERSATIONS)
 @pytest.mark.parametrize("prompt", [True, False])
 def test_a_conversation_has_the_tokens_transformers_gives_it(

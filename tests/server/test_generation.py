@@ -115,6 +115,14 @@ def test_tokens_of_a_stop_string_are_not_told(tokenizer: Tokenizer) -> None:
     assert (pieces[-1].finish, pieces[-1].completion_tokens) == (FinishReason.STOP, 3)
 
 
+def test_a_token_that_completes_the_answer_is_part_of_its_text(tokenizer: Tokenizer) -> None:
+    answer, ids = AnswerText(tokenizer.decode, ("x",)), tokenizer.encode('{"a": 1}')
+    pieces = [answer.add(Token(token, None, Logprobs(-1.0, 1, ()))) for token in ids[:-1]]
+    pieces.append(answer.add(Token(ids[-1], FinishReason.STOP, Logprobs(-1.0, 1, ()), completes=True)))
+    assert ("".join(piece.text for piece in pieces), pieces[-1].finish) == ('{"a": 1}', FinishReason.STOP)
+    assert [token.id for piece in pieces for token in piece.tokens] == ids
+
+
 def test_stop_strings_count_after_min_tokens(tokenizer: Tokenizer) -> None:
     text = "one two three one two three"
     pieces = pieces_of(tokenizer, text, end=FinishReason.LENGTH, stops=(" two",), min_tokens=3)

@@ -10,6 +10,16 @@ class TextCodec(Protocol):
     """Encode, decode, and render conversations as the model was taught them; may be called from several threads."""
 
     @property
+    def vocab_size(self) -> int:
+        """Ids run from 0 to one below this."""
+        ...
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Every id that stands for no text: decoding drops it."""
+        ...
+
+    @property
     def stop_ids(self) -> frozenset[int]:
         """Every id that ends an answer."""
         ...

@@ -37,6 +37,11 @@ class Tokenizer:
         """Ids run from 0 to one below this."""
         return self._fast.get_vocab_size()
 
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """Every id that stands for no text: decoding drops it."""
+        return frozenset(token for token, added in self._fast.get_added_tokens_decoder().items() if added.special)
+
     @property
     def template_digest(self) -> str | None:
         """sha256 of the chat template's source; None for a model without one."""

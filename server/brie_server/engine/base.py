@@ -49,6 +49,39 @@ class Sampling:
         return self.repetition_penalty != 1 or self.frequency_penalty != 0 or self.presence_penalty != 0
 
 
+class Constraint(Protocol):
+    """One answer on its way to the form it must have; it goes along token by token, on the engine's thread."""
+
+    @property
+    def may_end(self) -> bool:
+        """Whether the answer is complete as it stands."""
+        ...
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is complete and nothing may follow."""
+        ...
+
+    def allowed(self) -> bytes:
+        """A bit for each token that may be next in the text, that of id 0 the lowest of the first byte.
+
+        Ids past its end may not. That the answer may end is no bit here: it is `may_end`, and the request's stop ids.
+        """
+        ...
+
+    def accept(self, token: int) -> None:
+        """Go on to what follows this token of the text."""
+        ...
+
+
+class Form(Protocol):
+    """What answers must be, compiled; any number of them may be on their way to it. It does not change."""
+
+    def begin(self) -> Constraint:
+        """An answer that has no token yet."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
     """One request to an engine."""
@@ -68,6 +101,11 @@ class Prompt:
     """How many alternatives each generated token's `Logprobs` names; 0 names none, None asks for no `Logprobs`."""
     prompt_logprobs: int | None = None
     """The same for each token of the prompt."""
+    form: Form | None = None
+    """What the answer must be. No stop token is sampled where it is not complete, and it ends where nothing may follow.
+
+    Where that leaves no token at all, the request fails.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +131,13 @@ class Token:
     logprobs: Logprobs | None = None
     prompt_logprobs: tuple[Logprobs | None, ...] | None = None
     """With the first token of an answer: one for each token of the prompt, None for its first."""
+    completes: bool = False
+    """The answer stops with this token because its form lets nothing follow; no stop token was needed."""
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is part of the answer's text: a stop token is not."""
+        return self.completes or self.finish is not FinishReason.STOP
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

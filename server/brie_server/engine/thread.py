@@ -21,6 +21,7 @@ from brie_server.engine.base import Prompt, Token
 logger = logging.getLogger(__name__)
 PATIENCE_S = 5.0
 """How long a thread that has nothing to do keeps what it computed with."""
+_NO_TOKEN = "No token could be chosen: the model's probabilities are not finite, or the answer's form allows none."
 _T = TypeVar("_T")
 _Answer = Token | BrieError
 
@@ -56,7 +57,7 @@ class Scheduler(Protocol[SequenceT]):
         ...
 
     def advance(self, step: Any, sampled: Any, /) -> list[tuple[SequenceT, Token | None]]:
-        """What the step gave; None for a sequence that the model gave no number for, which has left."""
+        """What the step gave; None for a sequence that no token could be chosen for, which has left."""
         ...
 
     def rest(self) -> None:
@@ -199,10 +200,7 @@ class EngineThread(Generic[SequenceT, RunnerT]):
             self._scheduler.forget_all()
             runner.reset()
             return
-        self._deliver(
-            (self._requests[sequence], token or EngineFailure("The model gave no finite probabilities."))
-            for sequence, token in answers
-        )
+        self._deliver((self._requests[sequence], token or EngineFailure(_NO_TOKEN)) for sequence, token in answers)
 
     def _submit(self, request: Request[SequenceT], runner: RunnerT) -> None:
         adapter = request.sequence.prompt.adapter

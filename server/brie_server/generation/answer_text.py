@@ -29,7 +29,7 @@ class Piece:
     tokens: tuple[ScoredToken, ...] = ()
     """Those whose text begins here or, having none, stands before it; only where logprobs were asked for.
 
-    A token that ended the answer is not one of them: like a stop string, it is not part of the text.
+    A stop token is not one of them: like a stop string, it is not part of the text.
     """
     prompt_logprobs: tuple[Logprobs | None, ...] | None = None
     """With the first piece."""
@@ -49,7 +49,7 @@ class AnswerText:
     def add(self, token: Token) -> Piece:
         """The text that becomes certain with this token; nothing may follow a piece with a reason to finish."""
         self._count += 1
-        if token.logprobs is not None and token.finish is not FinishReason.STOP:
+        if token.logprobs is not None and token.is_text:
             self._waiting.append(ScoredToken(token.id, self._num_read, token.logprobs))
         shown, finish = self._certain(self._text_of(token), token.finish)
         self._num_shown += len(shown)
@@ -64,8 +64,8 @@ class AnswerText:
         return shown + self._stops.flush() if finish else shown, finish
 
     def _text_of(self, token: Token) -> str:
-        """The token that ends the answer is not part of it; decoding drops it as it is special or as it is the last."""
-        if token.finish is FinishReason.STOP:
+        """A stop token is not part of the answer; decoding drops it as it is special or as it is the last."""
+        if not token.is_text:
             return self._detokenizer.flush()
         text = self._detokenizer.add(token.id)
         return text + self._detokenizer.flush() if token.finish else text

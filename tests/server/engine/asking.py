@@ -1,13 +1,14 @@
 """Short ways to ask an engine, or a runner without its thread. It knows the contract and makes no assertions."""
 
 import asyncio
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
 from brie_core.weights.base_model import BaseModel
 from brie_core.weights.lora import LoraAdapter, read_adapter
-from brie_server.engine.base import Engine, Prompt, Sampling, Token
+from brie_server.engine.base import Constraint, Engine, Prompt, Sampling, Token
 from brie_server.engine.torch.architecture import Architecture, read_architecture
 from brie_server.engine.torch.compiled.rows import rows_for
 from brie_server.engine.torch.lora import DeviceAdapter
@@ -31,12 +32,47 @@ def prompt(
     adapter: str | None = None,
     sampling: Sampling = GREEDY,
     stop_ids: frozenset[int] = frozenset(),
-    **wanted: int,
+    **wanted: Any,
 ) -> Prompt:
     """A greedy prompt without stop tokens, if not told otherwise."""
     return Prompt(
         token_ids=token_ids, max_tokens=max_tokens, stop_ids=stop_ids, sampling=sampling, adapter=adapter, **wanted
     )
+
+
+@dataclass(frozen=True)
+class Among:
+    """A form: of these tokens alone, so many at least and at most."""
+
+    ids: frozenset[int]
+    least: int
+    most: int = 1000
+
+    def begin(self) -> Constraint:
+        """An answer that has no token yet."""
+        return _SoFar(self)
+
+
+class _SoFar:
+    def __init__(self, form: Among) -> None:
+        self._form = form
+        self.seen: list[int] = []
+
+    @property
+    def may_end(self) -> bool:
+        return len(self.seen) >= self._form.least
+
+    @property
+    def is_over(self) -> bool:
+        return len(self.seen) >= self._form.most
+
+    def allowed(self) -> bytes:
+        bits = sum(1 << token for token in self._form.ids)
+        return bits.to_bytes(bits.bit_length() // 8 + 1, "little")
+
+    def accept(self, token: int) -> None:
+        assert token in self._form.ids
+        self.seen.append(token)
 
 
 async def tokens(engine: Engine, asked: Prompt) -> list[Token]:

@@ -8,8 +8,8 @@ from brie_server.engine.base import Prompt, Sampling
 from brie_server.engine.torch.runner import Runner
 from brie_server.engine.torch.scheduler import Limits, Scheduler
 from brie_server.engine.torch.step import Step
-from server.engine.asking import drive, prompt
-from server.engine.tiny_models import CONTEXT_LENGTH, token_ids
+from server.engine.asking import Among, drive, prompt
+from server.engine.tiny_models import CONTEXT_LENGTH, VOCAB_SIZE, token_ids
 
 
 def a_scheduler(token_budget: int = 4096, **limits: int) -> Scheduler:
@@ -43,18 +43,22 @@ def preempted(steps: list[Step]) -> int:
     return len(starts) - len(set(starts))
 
 
-def test_a_preempted_request_is_answered_as_if_nothing_had_happened(runner: Runner) -> None:
-    asked = [prompt(token_ids(10, seed), 200, sampling=Sampling(seed=seed)) for seed in range(3)]
+@pytest.mark.parametrize("form", [None, Among(frozenset(range(2, VOCAB_SIZE, 7)), 200, 200)])
+def test_a_preempted_request_is_answered_as_if_nothing_had_happened(form: Among | None, runner: Runner) -> None:
+    asked = [prompt(token_ids(10, seed), 200, sampling=Sampling(seed=seed), form=form) for seed in range(3)]
     undisturbed, without = drive(a_scheduler(), runner, asked)
     disturbed, steps = drive(a_scheduler(token_budget=256, chunk_size=32, max_blocks=0), runner, asked)
     assert disturbed == undisturbed
     assert (preempted(without), preempted(steps)) == (0, 1)
 
 
+@pytest.mark.parametrize("form", [None, Among(frozenset(range(2, VOCAB_SIZE, 7)), 99)])
 @pytest.mark.parametrize("sampling", [Sampling(seed=7), Sampling(seed=7, temperature=0.6, top_p=0.8)])
-def test_a_seeded_request_repeats_whatever_runs_beside_it(runner: Runner, sampling: Sampling) -> None:
+def test_a_seeded_request_repeats_whatever_runs_beside_it(
+    runner: Runner, sampling: Sampling, form: Among | None
+) -> None:
     seeded = prompt(token_ids(20), 60, sampling=sampling)
-    others = [prompt(token_ids(5 * n, n), 10 + 7 * n, sampling=Sampling()) for n in range(1, 6)]
+    others = [prompt(token_ids(5 * n, n), 10 + 7 * n, sampling=Sampling(), form=form) for n in range(1, 6)]
     (first,) = alone(runner, [seeded])
     assert [drive(a_scheduler(), runner, [*others, seeded])[0][-1] for _ in range(2)] == [first, first]
     assert alone(runner, [prompt(token_ids(20), 60, sampling=Sampling(seed=8))]) != [first]

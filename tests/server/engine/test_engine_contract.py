@@ -9,13 +9,20 @@ import pytest
 import torch
 from transformers import RepetitionPenaltyLogitsProcessor
 
-from brie_core.errors import ContextLengthExceeded, InvalidAdapter, InvalidRequest, NotFound, NotReady
+from brie_core.errors import (
+    ContextLengthExceeded,
+    EngineFailure,
+    InvalidAdapter,
+    InvalidRequest,
+    NotFound,
+    NotReady,
+)
 from brie_core.settings import Settings
 from brie_core.weights.gguf_model import GgufModel
 from brie_server.engine.base import Engine, EngineInfo, FinishReason, Prompt, Sampling
 from brie_server.engine.factory import create_engine
-from server.engine.asking import answer, answers, prompt, tokens
-from server.engine.tiny_models import CONTEXT_LENGTH, TinyModel, token_ids
+from server.engine.asking import Among, answer, answers, prompt, tokens
+from server.engine.tiny_models import CONTEXT_LENGTH, VOCAB_SIZE, TinyModel, token_ids
 
 ENGINES = ["torch", "llamacpp"]
 ASKED = token_ids(20)
@@ -103,6 +110,37 @@ async def test_no_stop_token_is_sampled_before_min_tokens(engine: Engine) -> Non
     assert not stops & set(answered[:7])
 
 
+async def test_an_answer_has_its_form_and_ends_where_nothing_may_follow(engine: Engine) -> None:
+    form = Among(frozenset(range(0, VOCAB_SIZE, 5)), 6, 6)
+    asked = [prompt(ASKED, 30, form=form, sampling=Sampling(seed=seed), min_tokens=9) for seed in range(3)]
+    for answered in await asyncio.gather(*(tokens(engine, each) for each in asked)):
+        assert form.ids.issuperset(token.id for token in answered)
+        assert [token.completes for token in answered] == [False] * 5 + [True]
+        assert answered[-1].finish is FinishReason.STOP
+        assert all(token.is_text for token in answered)
+
+
+async def test_a_stop_token_is_sampled_only_where_the_form_is_complete(engine: Engine) -> None:
+    eager = Sampling(temperature=0, logit_bias=((7, 100.0),))
+    form = Among(frozenset(range(VOCAB_SIZE)), 4)
+    answered = await tokens(engine, prompt(ASKED, 30, form=form, sampling=eager, stop_ids=frozenset({7})))
+    assert [token.id == 7 for token in answered] == [False] * 4 + [True]
+    assert (answered[-1].finish, answered[-1].completes, answered[-1].is_text) == (FinishReason.STOP, False, False)
+
+
+async def test_an_answer_that_is_too_long_for_its_form_says_so(engine: Engine) -> None:
+    form = Among(frozenset(range(VOCAB_SIZE)), 9, 9)
+    assert (await tokens(engine, prompt(ASKED, 8, form=form)))[-1].finish is FinishReason.LENGTH
+    assert (await tokens(engine, prompt(ASKED, 9, form=form)))[-1].finish is FinishReason.STOP
+
+
+async def test_a_form_that_leaves_no_token_fails_its_request_alone(engine: Engine) -> None:
+    beside = asyncio.ensure_future(answer(engine, prompt(ASKED, 12)))
+    with pytest.raises(EngineFailure, match="form"):
+        await answer(engine, prompt(ASKED, 12, form=Among(frozenset({3}), 2), stop_ids=frozenset({3})))
+    assert await beside == await answer(engine, prompt(ASKED, 12))
+
+
 async def test_logprobs_are_the_models_own(engine: Engine, tiny_model: TinyModel) -> None:
     noise = {"torch": 1e-4, "llamacpp": 0.02}[engine.info().engine]  # llama.cpp's own arithmetic, in all logits alike
     hot = Sampling(seed=4, temperature=2.0, top_k=50, repetition_penalty=1.2)
@@ -143,6 +181,7 @@ async def test_different_samplings_answer_together_as_they_do_alone(engine: Engi
         Sampling(seed=4, logit_bias=((5, 3.0),), repetition_penalty=1.3),
     ]
     asked = [prompt(ASKED, 12, sampling=sampling) for sampling in samplings]
+    asked += [prompt(ASKED, 12, sampling=sampling, form=Among(frozenset({3, 9, 27}), 5)) for sampling in samplings[:2]]
     alone = [await answer(engine, each) for each in asked]
     assert await answers(engine, asked) == alone
     assert len({tuple(each) for each in alone}) == len(alone)

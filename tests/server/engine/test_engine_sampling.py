@@ -24,7 +24,7 @@ from brie_server.engine.llamacpp.sequence import Sequence as LlamaCppSequence
 from brie_server.engine.torch import adjustments
 from brie_server.engine.torch import sampler as torch_sampler
 from brie_server.engine.torch.sequence import Sequence as TorchSequence
-from server.engine.asking import GREEDY, prompt
+from server.engine.asking import GREEDY, Among, prompt
 
 VOCAB_SIZE = 400
 """More than the candidates that the samplers look at first."""
@@ -187,6 +187,41 @@ def test_min_tokens_is_transformers(min_tokens: int, engine: Engine, logits: Ten
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize(("least", "ends"), [(len(ANSWER) + 1, False), (len(ANSWER), True)])
+def test_a_form_leaves_its_tokens_and_the_stops_only_where_it_is_complete(
+    least: int, ends: bool, engine: Engine, logits: Tensor
+) -> None:
+    form, stops = Among(frozenset({*ANSWER, 8, 300, VOCAB_SIZE + 9}), least), frozenset({8, 9, VOCAB_SIZE + 3})
+    left = {*ANSWER, 300} | ({8, 9} if ends else set())
+    expected = torch.full_like(logits, float("-inf"))
+    expected[list(left)] = logits[list(left)]
+    assert torch.equal(engine.adjust(logits, after(engine, (1, 2), stop_ids=stops, form=form)), expected)
+
+
+def test_a_form_allows_nothing_that_was_forbidden_before(engine: Engine, logits: Tensor) -> None:
+    form, stops = Among(frozenset(ANSWER), len(ANSWER)), frozenset({8})
+    asked = after(engine, (1, 2), stop_ids=stops, form=form, min_tokens=len(ANSWER) + 1)
+    assert engine.adjust(logits, asked)[8] == float("-inf")
+
+
+@pytest.mark.parametrize("how", [{"temperature": 0.0}, {}, {"top_k": 3}, {"top_p": 0.5}, {"min_p": 0.2}])
+def test_a_row_that_is_left_no_token_gives_none_and_leaves_the_others_alone(
+    how: dict[str, float], engine: Engine, logits: Tensor
+) -> None:
+    sampling = Sampling(seed=1, **how)
+    asked = [prompt((1,), 5, sampling=sampling, form=form) for form in (None, Among(frozenset(), 1), None)]
+    expected = engine.sample(logits[None], [engine.sequence(asked[0])])[0]
+    assert expected is not None
+    assert engine.sample(logits.repeat(3, 1), [engine.sequence(each) for each in asked]) == [expected, None, expected]
+
+
+@pytest.mark.parametrize("how", [{"temperature": 0.0}, {}, {"top_k": 3}, {"top_p": 0.5}, {"min_p": 0.2}])
+def test_what_is_drawn_is_what_the_form_allows(how: dict[str, float], engine: Engine, logits: Tensor) -> None:
+    ids = frozenset(logits.topk(20, largest=False).indices.tolist())
+    asked = [prompt((1,), 5, sampling=Sampling(seed=seed, **how), form=Among(ids, 1)) for seed in range(100)]
+    assert ids.issuperset(engine.sample(logits.repeat(100, 1), [engine.sequence(each) for each in asked]))
+
+
 def test_logprobs_are_those_of_the_raw_logits(engine: Engine, logits: Tensor) -> None:
     sampling = Sampling(temperature=0.3, top_k=3, logit_bias=((4, 100.0),), repetition_penalty=1.5)
     sequence = engine.sequence(prompt((1, 4), 5, sampling=sampling, logprobs=3))
@@ -222,11 +257,16 @@ SAMPLINGS = [
 ]
 
 
-def test_a_mixed_batch_samples_as_each_row_alone(engine: Engine) -> None:
+@pytest.mark.parametrize("form", [None, Among(frozenset(range(1, VOCAB_SIZE, 3)) | set(ANSWER), 99)])
+def test_a_mixed_batch_samples_as_each_row_alone(form: Among | None, engine: Engine) -> None:
     logits_SV = torch.randn(len(SAMPLINGS), VOCAB_SIZE, generator=torch.Generator().manual_seed(2))
 
     def sequences() -> list[Any]:
-        return [after(engine, (1, 2, 3), sampling, logprobs=2) for sampling in SAMPLINGS]
+        forms = [form, None] * len(SAMPLINGS)
+        return [
+            after(engine, (1, 2, 3), sampling, logprobs=2, form=each)
+            for sampling, each in zip(SAMPLINGS, forms, strict=False)
+        ]
 
     together, alone = sequences(), sequences()
     for _ in range(10):

@@ -4,6 +4,7 @@ import ctypes
 import unicodedata
 import weakref
 from collections.abc import Sequence
+from functools import cached_property
 
 import llama_cpp
 from jinja2 import TemplateError
@@ -33,6 +34,11 @@ class GgufCodec:
         self._stop_ids = frozenset(ends)
         source = llama_cpp.llama_model_chat_template(handle, None)
         self._template = self._compile(source.decode(), model) if source else None
+
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """Every id that stands for no text: decoding drops it."""
+        return frozenset(token for token in range(self.vocab_size) if not self._piece(token))
 
     @property
     def stop_ids(self) -> frozenset[int]:

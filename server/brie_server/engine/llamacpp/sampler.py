@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from brie_server.engine.base import Logprobs, Sampling
+from brie_server.engine.constraints import allowed_tokens
 from brie_server.engine.llamacpp.sequence import Sequence
 
 _GREEDY_BELOW = 1e-5
@@ -18,22 +19,25 @@ Ids = npt.NDArray[np.int64]
 
 
 def sample(logits_V: Floats, sequence: Sequence) -> int | None:
-    """The next token; None where the logits hold NaN or infinity. Chance is drawn once, from the request's source.
+    """The next token; None where the logits hold NaN or infinity, or where no token is left.
 
-    Logprobs that were asked for are left with the sequence.
+    Chance is drawn once, from the request's source. Logprobs that were asked for are left with the sequence.
     """
     if not np.isfinite(logits_V).all():
         return None
-    token = _choose(adjusted(logits_V, sequence), sequence.prompt.sampling, sequence.random)
+    adjusted_V = adjusted(logits_V, sequence)
+    if adjusted_V.max() == -np.inf:
+        return None
+    token = _choose(adjusted_V, sequence.prompt.sampling, sequence.random)
     if sequence.prompt.logprobs is not None:
         sequence.logprobs = logprobs_of(logits_V, token, sequence.prompt.logprobs)
     return token
 
 
 def adjusted(logits_V: Floats, sequence: Sequence) -> Floats:
-    """The logits after bias, min_tokens and penalties; the same array where the request has none of them."""
+    """The logits after bias, min_tokens, penalties and form; the same array where the request has none of them."""
     sampling = sequence.prompt.sampling
-    if not (sequence.occurrences or sampling.logit_bias or sequence.forbidden_ids):
+    if not (sequence.occurrences or sampling.logit_bias or sequence.forbidden_ids or sequence.constraint):
         return logits_V
     logits_V = logits_V.copy()
     for token, bias in sampling.logit_bias:
@@ -43,6 +47,9 @@ def adjusted(logits_V: Floats, sequence: Sequence) -> Floats:
         ids = np.array(sequence.occurrences.ids, np.int64)
         counts = np.array(sequence.occurrences.counts, np.float32)
         logits_V[ids] = _penalized(logits_V[ids], counts, sampling)
+    if sequence.constraint:
+        (allowed_V,) = allowed_tokens([(sequence.constraint, sequence.prompt.stop_ids)], len(logits_V))
+        logits_V[~allowed_V] = -np.inf
     return logits_V
 
 

@@ -155,7 +155,7 @@ class Scheduler:
     def advance(self, step: Step, token_ids: SequenceOf[int | None]) -> list[tuple[Sequence, Token | None]]:
         """Take the sampled tokens of a step, in the order of its sampling chunks; the finished leave their places.
 
-        None stands for a sequence that the model gave no number for: it leaves too, and its token is None here.
+        None stands for a sequence that no token could be chosen for: it leaves too, and its token is None here.
         """
         for chunk in step.chunks:
             chunk.sequence.num_computed = chunk.start + len(chunk.token_ids)

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from random import Random
 
-from brie_server.engine.base import FinishReason, Logprobs, Prompt, Token
+from brie_server.engine.base import Constraint, FinishReason, Logprobs, Prompt, Token
+from brie_server.engine.constraints import completes, constraint_for
 from brie_server.engine.occurrences import Occurrences, occurrences_for
 
 
@@ -35,6 +36,8 @@ class Sequence:
     """Its own source of chance, so that what runs beside it cannot change its answer."""
     occurrences: Occurrences | None = field(init=False)
     """What its penalties look at; None where it has none."""
+    constraint: Constraint | None = field(init=False)
+    """What its answer is held to; it has seen the answer so far, and stays when the sequence must begin again."""
     logprobs: Logprobs | None = field(init=False, default=None)
     """What the runner found for the next token, where the prompt asks for it."""
 
@@ -42,6 +45,7 @@ class Sequence:
         self.token_ids = list(self.prompt.token_ids)
         self.random = Random(self.prompt.sampling.seed)
         self.occurrences = occurrences_for(self.prompt)
+        self.constraint = constraint_for(self.prompt)
 
     @property
     def num_tokens(self) -> int:
@@ -71,6 +75,8 @@ class Sequence:
             self.occurrences.add(token_id)
         if token_id in self.prompt.stop_ids:
             return Token(token_id, FinishReason.STOP, self.logprobs)
+        if completes(self.constraint, token_id):
+            return Token(token_id, FinishReason.STOP, self.logprobs, completes=True)
         return Token(token_id, FinishReason.LENGTH if self.num_tokens >= self.most_tokens else None, self.logprobs)
 
 

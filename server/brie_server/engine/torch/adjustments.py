@@ -1,4 +1,4 @@
-"""What a request's bias, its penalties and min_tokens do to logits. It knows no chance and no model.
+"""What a request's bias, penalties, min_tokens and form do to logits. It knows no chance and no model.
 
 Each is one operation for all rows of a step, on the numbers that it changes and no others. No id comes twice in a row,
 so that what is written does not depend on an order.
@@ -13,16 +13,18 @@ import torch
 from torch import Tensor
 
 from brie_server.engine.base import Sampling
+from brie_server.engine.constraints import allowed_tokens
 from brie_server.engine.torch.sequence import Sequence
 
 
 def adjust(logits_SV: Tensor, sequences: SequenceOf[Sequence]) -> None:
-    """Change the logits in place, in the order that `Sampling` gives."""
+    """Change the logits in place, in the order that `Sampling` gives; what a form forbids stays forbidden."""
     rows = [row for row, sequence in enumerate(sequences) if sequence.adjusts]
     if rows:
         _add_bias(logits_SV, sequences, rows)
         _forbid_stops(logits_SV, sequences, rows)
         _penalize(logits_SV, sequences, rows)
+        _constrain(logits_SV, sequences, rows)
 
 
 def _add_bias(logits_SV: Tensor, sequences: SequenceOf[Sequence], rows: Iterable[int]) -> None:
@@ -62,3 +64,12 @@ def _penalize(logits_SV: Tensor, sequences: SequenceOf[Sequence], rows: Iterable
     logits_K -= each(lambda sampling: sampling.frequency_penalty) * counts_K
     logits_K -= each(lambda sampling: sampling.presence_penalty) * (counts_K > 0)
     logits_SV[rows_K, ids_K] = logits_K
+
+
+def _constrain(logits_SV: Tensor, sequences: SequenceOf[Sequence], rows: Iterable[int]) -> None:
+    held = [(row, each) for row in rows if (each := sequences[row].constraint)]
+    if held:
+        constrained = [(constraint, sequences[row].prompt.stop_ids) for row, constraint in held]
+        allowed_RV = torch.from_numpy(allowed_tokens(constrained, logits_SV.shape[-1])).to(logits_SV.device)
+        rows_R = torch.tensor([row for row, _ in held], device=logits_SV.device)
+        logits_SV[rows_R] = logits_SV[rows_R].masked_fill_(~allowed_RV, float("-inf"))

@@ -41,7 +41,7 @@ class Runner:
 
     @torch.inference_mode()
     def run(self, step: Step) -> list[int | None]:
-        """Compute a step; one token for each of `step.sampling`, None for one whose logits are not finite.
+        """Compute a step; one token for each of `step.sampling`, None for one that none can be chosen for.
 
         Logprobs that were asked for are left with the sequences.
         """

@@ -132,7 +132,7 @@ class Scheduler:
     def advance(self, step: Step, token_ids: SequenceOf[int | None]) -> list[tuple[Sequence, Token | None]]:
         """Take the sampled tokens of a step, in the order of `step.sampling`; the finished leave their rows.
 
-        None stands for a sequence that the model gave no number for: it leaves too, and its token is None here.
+        None stands for a sequence that no token could be chosen for: it leaves too, and its token is None here.
         """
         for chunk in step.chunks:
             chunk.sequence.num_computed = chunk.end

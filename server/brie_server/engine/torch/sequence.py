@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from random import Random
 
-from brie_server.engine.base import FinishReason, Logprobs, Prompt, Token
+from brie_server.engine.base import Constraint, FinishReason, Logprobs, Prompt, Token
+from brie_server.engine.constraints import completes, constraint_for
 from brie_server.engine.occurrences import Occurrences, occurrences_for
 
 
@@ -25,6 +26,8 @@ class Sequence:
     """Its own source of chance, so that what runs beside it cannot change its answer."""
     occurrences: Occurrences | None = field(init=False)
     """What its penalties look at; None where it has none."""
+    constraint: Constraint | None = field(init=False)
+    """What its answer is held to; it has seen the answer so far, and stays when the sequence must begin again."""
     logprobs: Logprobs | None = field(init=False, default=None)
     """What the runner found for the next token, where the prompt asks for it."""
     prompt_logprobs: list[Logprobs | None] = field(init=False)
@@ -34,6 +37,7 @@ class Sequence:
         self.token_ids = list(self.prompt.token_ids)
         self.random = Random(self.prompt.sampling.seed)
         self.occurrences = occurrences_for(self.prompt)
+        self.constraint = constraint_for(self.prompt)
         self.prompt_logprobs = [None]
 
     @property
@@ -64,7 +68,7 @@ class Sequence:
     @property
     def adjusts(self) -> bool:
         """Whether something is to be done to its logits before a token is chosen."""
-        return bool(self.occurrences or self.prompt.sampling.logit_bias or self.forbidden_ids)
+        return bool(self.occurrences or self.prompt.sampling.logit_bias or self.forbidden_ids or self.constraint)
 
     @property
     def forbidden_ids(self) -> frozenset[int]:
@@ -76,12 +80,15 @@ class Sequence:
         self.token_ids.append(token_id)
         if self.occurrences:
             self.occurrences.add(token_id)
-        if token_id in self.prompt.stop_ids:
+        stops = token_id in self.prompt.stop_ids
+        is_complete = not stops and completes(self.constraint, token_id)
+        if stops or is_complete:
             self.finish = FinishReason.STOP
         elif self.num_generated >= self.prompt.max_tokens:
             self.finish = FinishReason.LENGTH
         first = self.num_generated == 1 and self.prompt.prompt_logprobs is not None
-        return Token(token_id, self.finish, self.logprobs, tuple(self.prompt_logprobs) if first else None)
+        of_prompt = tuple(self.prompt_logprobs) if first else None
+        return Token(token_id, self.finish, self.logprobs, of_prompt, is_complete)
 
     def restart(self) -> None:
         """Give up the row; all tokens so far, and the random state, stay and are computed again."""
