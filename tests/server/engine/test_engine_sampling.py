@@ -206,7 +206,7 @@ def test_a_form_allows_nothing_that_was_forbidden_before(engine: Engine, logits:
 
 @pytest.mark.parametrize("how", [{"temperature": 0.0}, {}, {"top_k": 3}, {"top_p": 0.5}, {"min_p": 0.2}])
 def test_a_row_that_is_left_no_token_gives_none_and_leaves_the_others_alone(
-    how: dict[str, float], engine: Engine, logits: Tensor
+    how: dict[str, Any], engine: Engine, logits: Tensor
 ) -> None:
     sampling = Sampling(seed=1, **how)
     asked = [prompt((1,), 5, sampling=sampling, form=form) for form in (None, Among(frozenset(), 1), None)]
@@ -216,7 +216,7 @@ def test_a_row_that_is_left_no_token_gives_none_and_leaves_the_others_alone(
 
 
 @pytest.mark.parametrize("how", [{"temperature": 0.0}, {}, {"top_k": 3}, {"top_p": 0.5}, {"min_p": 0.2}])
-def test_what_is_drawn_is_what_the_form_allows(how: dict[str, float], engine: Engine, logits: Tensor) -> None:
+def test_what_is_drawn_is_what_the_form_allows(how: dict[str, Any], engine: Engine, logits: Tensor) -> None:
     ids = frozenset(logits.topk(20, largest=False).indices.tolist())
     asked = [prompt((1,), 5, sampling=Sampling(seed=seed, **how), form=Among(ids, 1)) for seed in range(100)]
     assert ids.issuperset(engine.sample(logits.repeat(100, 1), [engine.sequence(each) for each in asked]))
