@@ -30,7 +30,7 @@ class TextCodec(Protocol):
         ...
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
-        """Token ids; special tokens that the text spells out are recognised."""
+        """Token ids; special tokens that the text spells out are recognised, except where `render` marked them."""
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -44,5 +44,8 @@ class TextCodec(Protocol):
     def render(
         self, messages: Sequence[Message], *, add_generation_prompt: bool, tools: Sequence[Tool] | None = None
     ) -> str:
-        """A conversation as text; raises InvalidRequest if the model has no template or the template refuses."""
+        """A conversation as text; raises InvalidRequest if the model has no template or the template refuses.
+
+        What spells a special token in a message is marked as text (`spelled`), for `encode` to read it so.
+        """
         ...
