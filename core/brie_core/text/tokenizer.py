@@ -14,7 +14,7 @@ from tokenizers import AddedToken, Encoding
 from tokenizers import Tokenizer as FastTokenizer
 
 from brie_core.errors import BadConfiguration, InvalidRequest
-from brie_core.text.chat_template import ChatTemplate, Message, Tool
+from brie_core.text.chat_template import NO_VARIABLES, ChatTemplate, Message, Tool, Variable
 from brie_core.text.pieces import spelling_of
 from brie_core.text.spelled import Run, Spellings
 from brie_core.weights.base_model import read_json
@@ -109,7 +109,12 @@ class Tokenizer:
         return spelling_of(json.loads(self._fast.to_str()).get("decoder"))
 
     def render(
-        self, messages: Sequence[Message], *, add_generation_prompt: bool, tools: Sequence[Tool] | None = None
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool,
+        tools: Sequence[Tool] | None = None,
+        variables: Mapping[str, Variable] = NO_VARIABLES,
     ) -> str:
         """See `TextCodec`."""
         if self.chat_template is None:
@@ -119,7 +124,10 @@ class Tokenizer:
             )
         marked = self._spellings.marked
         return self.chat_template.render(
-            marked(messages), add_generation_prompt=add_generation_prompt, tools=marked(tools)
+            marked(messages),
+            add_generation_prompt=add_generation_prompt,
+            tools=marked(tools),
+            variables=marked(variables),
         )
 
     def _stop_ids(self, folder: Path) -> frozenset[int]:

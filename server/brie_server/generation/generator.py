@@ -7,14 +7,14 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from brie_core.errors import ContextLengthExceeded, InvalidRequest
-from brie_core.text.chat_template import Message
 from brie_core.text.codec import TextCodec
 from brie_server.adapters.residency import Residency, Stay
 from brie_server.engine.base import Engine, Logprobs, Prompt, Sampling
 from brie_server.generation.answer_text import AnswerText, Piece
+from brie_server.generation.conversation import Conversation, render
 from brie_server.generation.interleaving import first_of_each, interleaved
 from brie_server.generation.tool_answer import ToolAnswer
-from brie_server.generation.tool_prompt import Offer, render_chat
+from brie_server.generation.tool_prompt import Offer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,19 +66,10 @@ class Generator:
         """Tokens that prompt and answer may have together."""
         return self._engine.info().context_length
 
-    async def chat_prompt(self, model: str, messages: Sequence[Message], offer: Offer | None = None) -> list[int]:
-        """The conversation as the model reads it, ready for the assistant's turn.
-
-        NotFound before any work is done.
-        """
+    async def chat_prompt(self, model: str, conversation: Conversation) -> list[int]:
+        """The conversation as the model reads it; NotFound before any work is done."""
         await self._residency.check(model)
-        return await asyncio.to_thread(lambda: self._tokenizer.encode(render_chat(self._tokenizer, messages, offer)))
-
-    async def conversation(self, model: str, messages: Sequence[Message]) -> list[int]:
-        """The conversation as it stands, with nobody's turn begun; NotFound before any work is done."""
-        await self._residency.check(model)
-        rendered = await asyncio.to_thread(self._tokenizer.render, messages, add_generation_prompt=False)
-        return self._tokenizer.encode(rendered)
+        return await asyncio.to_thread(lambda: self._tokenizer.encode(render(self._tokenizer, conversation)))
 
     async def text_prompts(
         self, model: str, prompts: Sequence[str | list[int]], *, with_special: bool = True

@@ -9,6 +9,7 @@ from brie_server.schema.common import Flag, Ignored, NumChoices, Refused, TokenC
 from brie_server.schema.logprobs import ChatLogprobs, OfPrompt
 from brie_server.schema.messages import ChatMessage
 from brie_server.schema.sampling import Alternatives, AnswerBody
+from brie_server.schema.template import TemplateFields
 from brie_server.schema.tools import DeltaCall, OfCalls, ToolChoice, Tools
 
 
@@ -24,7 +25,7 @@ def _only_with_logprobs(number: int | None, info: ValidationInfo) -> int | None:
     return number
 
 
-class ChatRequest(AnswerBody):
+class ChatRequest(AnswerBody, TemplateFields):
     """The body of a chat completion."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=4096)]

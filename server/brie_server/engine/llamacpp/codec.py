@@ -3,14 +3,14 @@
 import ctypes
 import unicodedata
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import llama_cpp
 from jinja2 import TemplateError
 
 from brie_core.errors import BadConfiguration, InvalidRequest
-from brie_core.text.chat_template import ChatTemplate, Message, Tool
+from brie_core.text.chat_template import NO_VARIABLES, ChatTemplate, Message, Tool, Variable
 from brie_core.text.spelled import Spellings
 from brie_core.weights.gguf_model import GgufModel
 from brie_server.engine.llamacpp.library import open_model
@@ -89,7 +89,12 @@ class GgufCodec:
         return self._ask_for_piece(token, special=True)
 
     def render(
-        self, messages: Sequence[Message], *, add_generation_prompt: bool, tools: Sequence[Tool] | None = None
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool,
+        tools: Sequence[Tool] | None = None,
+        variables: Mapping[str, Variable] = NO_VARIABLES,
     ) -> str:
         """See `TextCodec`."""
         if self._template is None:
@@ -98,7 +103,12 @@ class GgufCodec:
                 param="messages",
             )
         marked = self._spellings.marked
-        return self._template.render(marked(messages), add_generation_prompt=add_generation_prompt, tools=marked(tools))
+        return self._template.render(
+            marked(messages),
+            add_generation_prompt=add_generation_prompt,
+            tools=marked(tools),
+            variables=marked(variables),
+        )
 
     def _piece(self, token: int) -> bytes:
         """A token's bytes; llama.cpp is asked for each token once."""
