@@ -35,7 +35,9 @@ class ScriptedEngine:
         return self.tokenizer.decode(self.prompts[-1].token_ids, skip_special_tokens=False)
 
     def info(self) -> EngineInfo:
-        return EngineInfo(engine="scripted", device="cpu", dtype="none", context_length=100_000, max_batch=1)
+        return EngineInfo(
+            engine="scripted", device="cpu", dtype="none", context_length=100_000, max_batch=1, max_requests=10
+        )
 
     async def generate(self, prompt: Prompt) -> AsyncGenerator[Token, None]:
         self.prompts.append(prompt)

@@ -244,4 +244,5 @@ async def test_whoever_finds_the_queue_full_is_told_when_to_come_back(
     for stream in (True, False):
         status, headers, content = await serving.post(completion(stream=stream))
         assert (status, int(headers["retry-after"]) > 0) == (429, True)
+        assert headers["x-ratelimit-remaining-requests"] == "0"
         assert json.loads(content)["error"]["code"] == "server_overloaded"

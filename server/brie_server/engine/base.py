@@ -150,6 +150,8 @@ class EngineInfo:
     context_length: int
     max_batch: int
     """Sequences that can generate at once."""
+    max_requests: int
+    """Those and the ones that may wait; a further one is Overloaded."""
 
 
 class Engine(Protocol):

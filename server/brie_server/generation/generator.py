@@ -39,6 +39,14 @@ class TextRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Room:
+    """How many answers an engine takes on at once, and how many more it would now."""
+
+    most: int
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
 class Answers:
     """Answers of one model that have begun together: the first token of each is there."""
 
@@ -51,6 +59,8 @@ class Answers:
     """Stop, and let engine and adapter go; no error once all pieces were taken. Nobody may be waiting for a piece."""
     prompt_logprobs: tuple[tuple[Logprobs | None, ...] | None, ...]
     """By request: where they were asked for, one for each token of the prompt; None for its first."""
+    room: Room
+    """When they had begun."""
 
 
 class Generator:
@@ -60,6 +70,7 @@ class Generator:
         self._engine = engine
         self._tokenizer = tokenizer
         self._residency = residency
+        self._num_open = 0
 
     @property
     def context_length(self) -> int:
@@ -119,7 +130,11 @@ class Generator:
                 await source.aclose()
 
         told = tuple(first.prompt_logprobs for first in firsts)
-        return Answers(secrets.token_hex(12), stay.version, whole, aclose, told)
+        return Answers(secrets.token_hex(12), stay.version, whole, aclose, told, self._room())
+
+    def _room(self) -> Room:
+        most = self._engine.info().max_requests
+        return Room(most, max(most - self._num_open, 0))
 
     def _prompt(self, request: TextRequest, version: str | None) -> Prompt:
         context = self.context_length
@@ -152,6 +167,7 @@ class Generator:
 
     async def _pieces(self, prompt: Prompt, answer: AnswerText | ToolAnswer, stay: Stay) -> AsyncGenerator[Piece, None]:
         """Leaving this generator, in whatever way, aborts the request and lets its adapter go."""
+        self._num_open += 1
         try:
             async with aclosing(self._engine.generate(prompt)) as tokens:
                 async for token in tokens:
@@ -160,6 +176,7 @@ class Generator:
                     if piece.finish is not None:
                         return
         finally:
+            self._num_open -= 1
             stay.leave()
 
 

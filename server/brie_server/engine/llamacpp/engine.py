@@ -71,6 +71,7 @@ class LlamaCppEngine:
             dtype=dtype,
             context_length=min(model.context_length, cells),
             max_batch=limits.max_places,
+            max_requests=limits.max_requests,
         )
         scheduler = Scheduler(limits, num_cells=cells, reuses=model.keeps_parts)
         self._runner = Runner(model, _context(model, limits, cells, dtype))

@@ -53,6 +53,7 @@ class TorchEngine:
             dtype=str(dtype).removeprefix("torch."),
             context_length=min(base.context_length, budget),
             max_batch=limits.max_rows,
+            max_requests=limits.max_requests,
         )
         scheduler = Scheduler(limits, token_budget=budget, context_length=self._info.context_length)
         self._thread = EngineThread(scheduler, runner)

@@ -50,6 +50,11 @@ class Limits:
     max_blocks: int = 512
     """Blocks of keys and values that are kept for later prompts."""
 
+    @property
+    def max_requests(self) -> int:
+        """Sequences that run or wait."""
+        return self.max_rows + self.max_waiting
+
 
 class Scheduler:
     """Owns the queue and the running sequences; `plan` and `advance` alternate."""
@@ -89,7 +94,7 @@ class Scheduler:
 
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence; raises Overloaded when rows and queue are full."""
-        most = self._limits.max_rows + self._limits.max_waiting
+        most = self._limits.max_requests
         if self.num_running + self.num_waiting >= most:
             raise Overloaded(f"{most} requests are in progress, which is all that is taken at once: try again soon.")
         self._waiting.add(sequence)
