@@ -9,7 +9,6 @@ from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import ScalarRenderPlugin
 
 from brie_core import __version__
 from brie_core.errors import BadConfiguration, NotFound
@@ -23,6 +22,7 @@ from brie_core.text.codec import TextCodec
 from brie_core.weights.gguf_model import ServedModel
 from brie_server.adapters.residency import Residency
 from brie_server.api import chat, completions, exports, files, fine_tuning, health, lora, models, tokens
+from brie_server.api.docs import DocumentationPage
 from brie_server.api.errors import EXCEPTION_HANDLERS
 from brie_server.api.requests import Door, JsonRequest, UnknownFields, name_request
 from brie_server.api.services import Services
@@ -50,7 +50,11 @@ def create_app(settings: Settings, base: ServedModel, engine_factory: EngineFact
         request_class=JsonRequest,
         request_max_body_size=MAX_BODY,
         openapi_config=OpenAPIConfig(
-            title="Brie", version=__version__, path="/docs", render_plugins=[ScalarRenderPlugin(path="/")]
+            title="Brie",
+            version=__version__,
+            path="/docs",
+            render_plugins=[DocumentationPage()],
+            use_handler_docstrings=True,
         ),
         logging_config=None,
     )
