@@ -38,6 +38,7 @@ class ChatRequest(AnswerBody, TemplateFields):
     function_call: Refused = None
     functions: Refused = None
     modalities: list[Literal["text"]] | None = None
+    moderation: Refused = None
     prediction: Refused = None
     reasoning_effort: Refused = None
     response_format: Annotated[dict[str, Any] | None, AfterValidator(_only_text)] = None
@@ -48,6 +49,8 @@ class ChatRequest(AnswerBody, TemplateFields):
 
     metadata: Ignored = None
     prompt_cache_key: Ignored = None
+    prompt_cache_options: Ignored = None
+    prompt_cache_retention: Ignored = None
     safety_identifier: Ignored = None
     service_tier: Ignored = None
     store: Ignored = None
