@@ -6,6 +6,7 @@ from dataclasses import replace
 from brie_core.errors import EngineFailure
 from brie_server.engine.base import Sampling
 from brie_server.generation.answer_text import Piece
+from brie_server.generation.embedder import Embeddings
 from brie_server.generation.generator import Answers, TextRequest
 from brie_server.schema.common import Usage
 from brie_server.schema.sampling import AnswerBody
@@ -79,6 +80,6 @@ def usage_of(prompts: Iterable[Sequence[int]], lasts: Iterable[Piece]) -> Usage:
     )
 
 
-def answer_headers(answers: Answers) -> dict[str, str]:
+def answer_headers(answers: Answers | Embeddings) -> dict[str, str]:
     """Which adapter version answers; `base` when none does."""
     return {"brie-adapter-version": answers.version or "base"}

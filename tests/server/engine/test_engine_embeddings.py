@@ -112,7 +112,12 @@ async def test_nothing_is_kept_of_a_text_and_what_is_kept_of_prompts_hides_none_
 
 def test_a_text_computes_no_logits(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     logits, rows = runner._model.logits, list[int]()
-    monkeypatch.setattr(runner._model, "logits", lambda x_SE: (rows.append(len(x_SE)), logits(x_SE))[1])
+
+    def counted(wanted: torch.Tensor) -> torch.Tensor:
+        rows.append(len(wanted))
+        return logits(wanted)
+
+    monkeypatch.setattr(runner._model, "logits", counted)
     drive(Scheduler(Limits(chunk_size=16), token_budget=4096, context_length=256), runner, [text(token_ids(40))])
     assert rows == [0, 0, 0]
 
@@ -126,9 +131,12 @@ def test_numbers_that_are_not_finite_fail_their_own_text_alone(tiny_model: TinyM
     check(told[sound], tiny_model.embedding(token_ids(20)))  # type: ignore[arg-type]
 
 
-async def test_an_embedding_that_is_not_finite_is_a_failure(start: Start, tiny_model: TinyModel) -> None:
+async def test_an_embedding_that_is_not_finite_is_a_failure(
+    start: Start, tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine = start(tiny_model.base)
-    engine._convert = lambda adapter, convert=engine._convert: convert(overflowing(adapter))
+    convert = engine._convert
+    monkeypatch.setattr(engine, "_convert", lambda adapter: convert(overflowing(adapter)))
     await engine.load_adapter("broken", tiny_model.adapter("plain"))
     with pytest.raises(EngineFailure, match="finite"):
         await engine.embed(token_ids(5), "broken")

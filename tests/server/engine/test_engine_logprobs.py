@@ -93,9 +93,9 @@ def test_no_more_logits_than_are_asked_for_are_computed(runner: Runner, monkeypa
     rows: list[int] = []
     logits = runner._model.logits
 
-    def counted(x_LE: torch.Tensor) -> torch.Tensor:
-        rows.append(len(x_LE))
-        return logits(x_LE)
+    def counted(wanted: torch.Tensor) -> torch.Tensor:
+        rows.append(len(wanted))
+        return logits(wanted)
 
     monkeypatch.setattr(runner._model, "logits", counted)
     scheduler = Scheduler(Limits(chunk_size=16), token_budget=1024, context_length=256)

@@ -88,7 +88,7 @@ class LlamaCppEngine:
         """
         return self._thread.answers(lambda: self._sequence(prompt))
 
-    async def embed(self, token_ids: tuple[int, ...], adapter: str | None = None) -> Embedding:  # noqa: ARG002
+    async def embed(self, token_ids: tuple[int, ...], adapter: str | None = None) -> Embedding:
         """Raises InvalidRequest: llama.cpp would hold hidden states and logits for each token of a step."""
         raise InvalidRequest(
             "The llamacpp engine makes no embeddings: serve the model's Hugging Face folder.",
