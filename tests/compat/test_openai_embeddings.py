@@ -56,7 +56,7 @@ def check(found: Any, wanted: torch.Tensor) -> None:
 def test_several_texts_have_transformers_vectors_in_their_order(
     how: Any, brie: BrieProcesses, model: Any, tokenizer: Any
 ) -> None:
-    """Where nothing is said the SDK asks for base64 and reads it; its strict check takes no string, OpenAI's neither."""
+    """Where nothing is said the SDK asks for base64 and reads it, but its strict check knows numbers only."""
     client = brie.client(_strict_response_validation=how == {"encoding_format": "float"})
     raw = client.embeddings.with_raw_response.create(model="tiny", input=TEXTS, **how)
     answer = raw.parse()
