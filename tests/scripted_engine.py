@@ -14,7 +14,7 @@ from brie_core.settings import Settings
 from brie_core.text.tokenizer import Tokenizer
 from brie_core.weights.base_model import open_base_model
 from brie_server.app import create_app
-from brie_server.engine.base import EngineInfo, FinishReason, Logprobs, Prompt, Token
+from brie_server.engine.base import Embedding, EngineInfo, FinishReason, Logprobs, Prompt, Token
 
 EOS = 2
 
@@ -47,6 +47,9 @@ class ScriptedEngine:
             self.num_said += 1
             logprobs = None if prompt.logprobs is None else Logprobs(-float(number), 1, ())
             yield Token(token, self.end if number == len(ids) else None, logprobs)
+
+    async def embed(self, token_ids: tuple[int, ...], adapter: str | None = None) -> Embedding:
+        raise NotImplementedError
 
     async def load_adapter(self, digest: str, folder: Path) -> int:
         raise NotImplementedError

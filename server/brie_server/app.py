@@ -21,13 +21,14 @@ from brie_core.store.job_store import JobStore
 from brie_core.text.codec import TextCodec
 from brie_core.weights.gguf_model import ServedModel
 from brie_server.adapters.residency import Residency
-from brie_server.api import chat, completions, exports, files, fine_tuning, health, lora, models, tokens
+from brie_server.api import chat, completions, embeddings, exports, files, fine_tuning, health, lora, models, tokens
 from brie_server.api.docs import DocumentationPage
 from brie_server.api.errors import EXCEPTION_HANDLERS
 from brie_server.api.requests import Door, JsonRequest, UnknownFields, name_request
 from brie_server.api.services import Services
 from brie_server.engine.base import Engine
 from brie_server.engine.factory import create_engine, open_codec
+from brie_server.generation.embedder import Embedder
 from brie_server.generation.generator import Generator
 
 EngineFactory = Callable[[Settings, ServedModel], Engine]
@@ -63,6 +64,7 @@ def create_app(settings: Settings, base: ServedModel, engine_factory: EngineFact
 _V1 = [
     chat.create_chat_completion,
     completions.create_completion,
+    embeddings.create_embedding,
     models.list_models,
     models.retrieve_model,
     models.delete_model,
@@ -94,6 +96,7 @@ _ROOT = [health.live, health.ready, tokens.tokenize, tokens.detokenize]
 _BARE = [
     chat.create_chat_completion,
     completions.create_completion,
+    embeddings.create_embedding,
     models.list_models,
     models.retrieve_model,
     health.health,
@@ -144,5 +147,6 @@ def _wire(settings: Settings, base: ServedModel, database: Database, engine: Eng
         adapters=adapters,
         residency=residency,
         generator=Generator(engine, codec, residency),
+        embedder=Embedder(engine, residency),
         unknown_fields=UnknownFields(),
     )

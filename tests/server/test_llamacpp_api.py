@@ -63,6 +63,9 @@ def test_an_exported_file_answers_under_its_name_and_swaps_adapters(
         return answer.choices[0].message.content or "", raw.headers["brie-adapter-version"]
 
     assert base.startswith(NAME)
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.embeddings.create(model=base, input="x")
+    assert refused.value.code == "embeddings_unsupported"
     assert [each.id for each in client.models.list()] == [base]
     for name, folder in {
         "first": tiny_lora,
