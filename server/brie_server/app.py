@@ -19,10 +19,23 @@ from brie_core.store.aliases import AliasStore
 from brie_core.store.database import Database, open_database
 from brie_core.store.files import FileStore
 from brie_core.store.job_store import JobStore
+from brie_core.store.responses import ResponseStore
 from brie_core.text.codec import TextCodec
 from brie_core.weights.gguf_model import ServedModel
 from brie_server.adapters.residency import Residency
-from brie_server.api import chat, completions, exports, files, fine_tuning, health, lora, models, tokens
+from brie_server.api import (
+    chat,
+    completions,
+    exports,
+    files,
+    fine_tuning,
+    health,
+    kept_responses,
+    lora,
+    models,
+    responses,
+    tokens,
+)
 from brie_server.api.errors import EXCEPTION_HANDLERS
 from brie_server.api.requests import Door, JsonRequest, UnknownFields, name_request
 from brie_server.api.services import Services
@@ -59,6 +72,12 @@ def create_app(settings: Settings, base: ServedModel, engine_factory: EngineFact
 _V1 = [
     chat.create_chat_completion,
     completions.create_completion,
+    responses.create_response,
+    responses.count_input_tokens,
+    kept_responses.retrieve_response,
+    kept_responses.delete_response,
+    kept_responses.cancel_response,
+    kept_responses.list_input_items,
     models.list_models,
     models.retrieve_model,
     models.delete_model,
@@ -138,6 +157,7 @@ def _wire(settings: Settings, base: ServedModel, database: Database, engine: Eng
         files=FileStore(database, settings.home),
         aliases=aliases,
         adapters=adapters,
+        responses=ResponseStore(database),
         residency=residency,
         generator=Generator(engine, codec, residency),
         unknown_fields=UnknownFields(),
