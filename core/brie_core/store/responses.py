@@ -122,6 +122,5 @@ def _no_such_item(item_id: str) -> NotFound:
     return NotFound(
         f"Item with id {item_id!r} not found: the response it belongs to was deleted, has expired, or was made with "
         "store: false. Send the item itself.",
-        param="input",
         code="item_not_found",
     )

@@ -75,7 +75,10 @@ async def items_of(body: Asking, response_id: str, services: Services) -> list[K
     num_before = len(items)
     taken = {item["id"] for item in items}
     for number, item in enumerate(body.input):
-        items.append(await _kept(item, response_id, num_before + number, taken, services))
+        if item.type == "item_reference":
+            items.append(await _referred(item.id or "", number, services))
+        else:
+            items.append(_kept(item, response_id, num_before + number, taken))
         taken.add(items[-1]["id"])
     check_results(items, num_before)
     return items
@@ -95,10 +98,15 @@ async def _items_before(response_id: str | None, services: Services) -> list[Kep
     return [*stored.items, *stored.response["output"]]
 
 
-async def _kept(item: InputItem, response_id: str, number: int, taken: set[str], services: Services) -> KeptItem:
-    """Ids are each there once, as lists go on behind an id; of two the second gets another."""
-    if item.type == "item_reference":
-        return await services.responses.item(item.id or "")
+async def _referred(item_id: str, number: int, services: Services) -> KeptItem:
+    try:
+        return await services.responses.item(item_id)
+    except NotFound as error:
+        raise NotFound(error.message, param=f"input[{number}].id", code=error.code) from error
+
+
+def _kept(item: InputItem, response_id: str, number: int, taken: set[str]) -> KeptItem:
+    """Each id is there once, as lists go on behind one: of two the second gets another."""
     fresh_id = new_item_id(response_id, _PREFIXES.get(item.type, "msg"), number)
     return kept_item(item, fresh_id if item.id in taken else item.id or fresh_id)
 
