@@ -56,6 +56,10 @@ Stop = Annotated[
     BeforeValidator(_as_list),
     Field(max_length=16),
 ]
+Metadata = Annotated[
+    dict[Annotated[str, StringConstraints(max_length=64)], Annotated[str, StringConstraints(max_length=512)]],
+    Field(max_length=16),
+]
 
 
 class StreamOptions(Body):
