@@ -55,7 +55,7 @@ async def _text_request(body: ChatRequest, services: Services) -> TextRequest:
     messages, offer = template_messages(body.messages), offer_of(body)
     prompt_ids = await services.generator.chat_prompt(body.model, messages, offer)
     request = text_request(body, prompt_ids, max_tokens=body.limit, logprobs=body.num_logprobs)
-    return replace(request, offer=offer)
+    return replace(request, offer=offer, prompt_param="messages")
 
 
 def _logprobs(tokens: Sequence[ScoredToken], body: ChatRequest, services: Services) -> ChatLogprobs | None:
