@@ -145,8 +145,10 @@ def test_unknown_routes_and_methods_have_the_same_envelope(brie: BrieProcesses) 
 
 def test_a_prompt_beyond_the_context_is_told_with_counts(brie: BrieProcesses) -> None:
     error = error_of(post(brie, CHAT, GOOD | {"messages": [{"role": "user", "content": "word " * 600}]}), 400)
-    assert error["code"] == "context_length_exceeded"
+    assert (error["code"], error["param"]) == ("context_length_exceeded", "messages")
     assert "512" in error["message"]
+    error = error_of(post(brie, "/v1/completions", {"model": "tiny", "prompt": "word " * 600}), 400)
+    assert (error["code"], error["param"]) == ("context_length_exceeded", "prompt")
 
 
 def test_an_unknown_field_is_accepted_and_logged_once(brie: BrieProcesses) -> None:

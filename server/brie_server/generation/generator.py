@@ -23,6 +23,8 @@ class TextRequest:
 
     model: str
     prompt_ids: Sequence[int]
+    prompt_param: str = "prompt"
+    """The field that it came from, for whoever is told that it cannot be honoured."""
     max_tokens: int | None
     """None generates until the model stops or its context is full."""
     stop: Sequence[str]
@@ -140,13 +142,13 @@ class Generator:
         context = self.context_length
         length = len(request.prompt_ids)
         if length == 0:
-            raise InvalidRequest("The prompt is empty: give at least one token.", param="prompt")
+            raise InvalidRequest("The prompt is empty: give at least one token.", param=request.prompt_param)
         room = context - length
         if room < 1 or (request.max_tokens or 1) > room:
             raise ContextLengthExceeded(
                 f"This model's context is {context} tokens; the prompt has {length} and {request.max_tokens or 1} were "
                 "asked for. Shorten the prompt or ask for fewer tokens.",
-                param="max_tokens" if room >= 1 else None,
+                param="max_tokens" if room >= 1 else request.prompt_param,
             )
         return Prompt(
             token_ids=tuple(request.prompt_ids),
