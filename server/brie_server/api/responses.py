@@ -79,7 +79,7 @@ async def _respond(data: ResponseRequest, services: Services) -> Response[Respon
 async def _text_request(body: ResponseRequest, items: Sequence[KeptItem], services: Services) -> TextRequest:
     prompt_ids = await _prompt_ids(body.model, body, items, services)
     request = text_request(body, prompt_ids, max_tokens=body.max_output_tokens, logprobs=body.num_logprobs)
-    return replace(request, prompt_logprobs=None, offer=offer_of(body))
+    return replace(request, prompt_logprobs=None, offer=offer_of(body), prompt_param="input")
 
 
 async def _prompt_ids(model: str, body: Asking, items: Sequence[KeptItem], services: Services) -> list[int]:
@@ -91,7 +91,7 @@ async def _begin(request: TextRequest, services: Services) -> Answers:
     try:
         return await services.generator.begin([request])
     except ContextLengthExceeded as error:
-        param = "input" if error.param is None else "max_output_tokens"
+        param = "max_output_tokens" if error.param == "max_tokens" else error.param
         raise ContextLengthExceeded(error.message, param=param) from error
 
 
