@@ -14,6 +14,7 @@ from brie_core.weights.gguf_model import ServedModel
 from brie_server.app import create_app
 from brie_server.engine.torch.engine import TorchEngine
 from brie_server.engine.torch.scheduler import Limits
+from openai_document.watching import watched
 from scripted_engine import ConversationEngine
 from tiny_models import write_tiny_llama
 from uvicorn_threads import listening
@@ -58,3 +59,18 @@ def narrow_url(default_model: BaseModel, tmp_path_factory: pytest.TempPathFactor
     with listening(create_app(Settings(home=home), base, make)) as url:
         yield url
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def openai_faults() -> Iterator[list[str]]:
+    """What OpenAI's own document says against any answer that these tests got."""
+    with watched() as faults:
+        yield faults
+
+
+@pytest.fixture(autouse=True)
+def each_answer_is_as_openais_document_has_it(openai_faults: list[str]) -> Iterator[None]:
+    """Whatever a test asks and looks at, the whole of each answer is judged."""
+    openai_faults.clear()
+    yield
+    assert not openai_faults, "\n".join(openai_faults)
