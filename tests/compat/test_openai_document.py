@@ -108,6 +108,8 @@ def walk_responses(ask: Ask, has: set[str]) -> None:
         if f"get /responses/{{response_id}}{path}" in has:
             ask("GET", f"/responses/{made['id']}{path}")
             ask("GET", f"/responses/resp_0{path}", 404)
+    if "post /responses/{response_id}/cancel" in has:
+        ask("POST", f"/responses/{made['id']}/cancel", 400)
 
 
 def test_each_operation_answers_as_the_document_has_it(
