@@ -109,6 +109,9 @@ def test_a_bad_field_is_named(change: dict[str, Any], param: str, brie: BrieProc
         ({"logprobs": True}, "logprobs"),
         ({"echo": "yes"}, "echo"),
         ({"suffix": "x"}, "suffix"),
+        ({"lora": [{"id": 0, "scale": 1.0}]}, "lora"),
+        ({"adapter_id": "tuned"}, "adapter_id"),
+        ({"mirostat": 2}, "mirostat"),
     ],
 )
 def test_a_bad_field_of_a_text_completion_is_named(change: dict[str, Any], param: str, brie: BrieProcesses) -> None:
