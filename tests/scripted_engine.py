@@ -17,7 +17,7 @@ from brie_core.settings import Settings
 from brie_core.text.tokenizer import Tokenizer
 from brie_core.weights.base_model import open_base_model
 from brie_server.app import create_app
-from brie_server.engine.base import EngineInfo, FinishReason, Logprobs, Prompt, Token
+from brie_server.engine.base import Embedding, EngineInfo, FinishReason, Logprobs, Prompt, Token
 
 EOS = 2
 
@@ -38,7 +38,9 @@ class ScriptedEngine:
         return self.tokenizer.decode(self.prompts[-1].token_ids, skip_special_tokens=False)
 
     def info(self) -> EngineInfo:
-        return EngineInfo(engine="scripted", device="cpu", dtype="none", context_length=100_000, max_batch=1)
+        return EngineInfo(
+            engine="scripted", device="cpu", dtype="none", context_length=100_000, max_batch=1, max_requests=10
+        )
 
     async def generate(self, prompt: Prompt) -> AsyncGenerator[Token, None]:
         self.prompts.append(prompt)
@@ -48,6 +50,9 @@ class ScriptedEngine:
             self.num_said += 1
             logprobs = None if prompt.logprobs is None else Logprobs(-float(number), 1, ())
             yield Token(token, self.end if number == len(ids) else None, logprobs)
+
+    async def embed(self, token_ids: tuple[int, ...], adapter: str | None = None) -> Embedding:
+        raise NotImplementedError
 
     async def load_adapter(self, digest: str, folder: Path) -> int:
         raise NotImplementedError

@@ -11,10 +11,10 @@ _ALPHABET = string.ascii_lowercase + string.digits
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-def new_id(prefix: str) -> str:
-    """A fresh id such as `ftjob-0mcz1k8a4f...`: time first, so ids sort by creation, then 80 random bits."""
+def new_id(prefix: str, separator: str = "-") -> str:
+    """A fresh id such as `ftjob-0mcz1k8a4f...`: time first, so ids sort by creation, then 77 random bits."""
     stamp = _base36(time.time_ns() // 1_000_000).rjust(9, "0")
-    return f"{prefix}-{stamp}{''.join(secrets.choice(_ALPHABET) for _ in range(15))}"
+    return f"{prefix}{separator}{stamp}{''.join(secrets.choice(_ALPHABET) for _ in range(15))}"
 
 
 def check_name(name: str, param: str) -> str:

@@ -102,6 +102,17 @@ aliases = Table(
     Index("ix_aliases_version", "version"),
 )
 
+responses = Table(
+    "responses",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("created_at", Integer, nullable=False),
+    Column("bytes", Integer, nullable=False),
+    Column("response", Text, nullable=False),
+    Column("context", Text, nullable=False),
+    Index("ix_responses_age", "created_at", "id", "bytes"),
+)
+
 
 _MOST_CONNECTIONS = 8
 """All of them are kept: to open one, with its thread and its pragmas, takes longer than ten look-ups."""

@@ -11,10 +11,12 @@ from brie_core.store.adapters import AdapterStore
 from brie_core.store.aliases import AliasStore
 from brie_core.store.files import FileStore
 from brie_core.store.job_store import JobStore
+from brie_core.store.responses import ResponseStore
 from brie_core.weights.base_model import BaseModel
 from brie_core.weights.gguf_model import ServedModel
 from brie_server.adapters.residency import Residency
 from brie_server.api.requests import UnknownFields
+from brie_server.generation.embedder import Embedder
 from brie_server.generation.generator import Generator
 
 
@@ -29,8 +31,10 @@ class Services:
     files: FileStore
     aliases: AliasStore
     adapters: AdapterStore
+    responses: ResponseStore
     residency: Residency
     generator: Generator
+    embedder: Embedder
     unknown_fields: UnknownFields
 
     def fingerprint(self, version: str | None) -> str:

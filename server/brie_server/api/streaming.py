@@ -5,7 +5,7 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from litestar.response import Stream
 from litestar.response.base import ASGIResponse
@@ -20,6 +20,19 @@ PING_AFTER_S = 15.0
 """Without anything to send. A proxy takes a silent stream for a dead one, usually after 30 or 60 seconds."""
 
 
+class NamedEvent(Protocol):
+    """An event that is told by name."""
+
+    @property
+    def type(self) -> str:
+        """Its name."""
+        ...
+
+    def model_dump_json(self) -> str:
+        """What it tells, with its name again."""
+        ...
+
+
 def event_stream(
     objects: AsyncIterator[BaseModel], headers: Mapping[str, str], aclose: Callable[[], Awaitable[None]]
 ) -> Stream:
@@ -27,8 +40,19 @@ def event_stream(
 
     `aclose` is called once the response has ended, in whatever way: it frees what the objects come from.
     """
+    return _stream(_events(objects), headers, aclose)
+
+
+def named_event_stream(
+    events: AsyncIterator[NamedEvent], headers: Mapping[str, str], aclose: Callable[[], Awaitable[None]]
+) -> Stream:
+    """The same for events that have a name: they tell failures themselves, and nothing comes after the last."""
+    return _stream(_named_events(events), headers, aclose)
+
+
+def _stream(content: AsyncIterator[bytes], headers: Mapping[str, str], aclose: Callable[[], Awaitable[None]]) -> Stream:
     return _ClosedStream(
-        _events(objects),
+        content,
         aclose,
         status_code=200,
         media_type="text/event-stream",
@@ -80,17 +104,23 @@ class _Pinged:
             await asyncio.sleep(max(PING_AFTER_S - silent, 0.01))
 
 
+def told(error: Exception) -> BrieError:
+    """What the client is told of a failure in mid-stream; one that was not raised on purpose is logged."""
+    if isinstance(error, BrieError):
+        return error
+    logger.error("a stream failed", exc_info=error)
+    return BrieError("The server failed while answering; its log says why.")
+
+
 async def _events(objects: AsyncIterator[BaseModel]) -> AsyncIterator[bytes]:
     try:
         async for item in objects:
             yield b"data: " + item.model_dump_json(exclude_unset=True).encode() + b"\n\n"
         yield _DONE
-    except BrieError as error:
-        yield _error(error)
-    except Exception:
-        logger.exception("a stream failed")
-        yield _error(BrieError("The server failed while answering; its log says why."))
+    except Exception as error:  # noqa: BLE001  # it is told, and logged if it is our fault
+        yield b"data: " + json.dumps(told(error).envelope()).encode() + b"\n\n"
 
 
-def _error(error: BrieError) -> bytes:
-    return b"data: " + json.dumps(error.envelope()).encode() + b"\n\n"
+async def _named_events(events: AsyncIterator[NamedEvent]) -> AsyncIterator[bytes]:
+    async for event in events:
+        yield f"event: {event.type}\ndata: {event.model_dump_json()}\n\n".encode()

@@ -8,6 +8,7 @@ from brie_core.text.chat_template import Message, Tool
 from brie_server.generation.tool_prompt import Offer
 from brie_server.schema.chat import ChatRequest
 from brie_server.schema.messages import ChatMessage, MessageCall
+from brie_server.schema.responses import Asking
 from brie_server.schema.tools import ChosenTool, Function
 
 _NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
@@ -19,7 +20,7 @@ def template_messages(messages: Sequence[ChatMessage]) -> list[Message]:
     return [_message(message, names.get(message.tool_call_id or "")) for message in messages]
 
 
-def offer_of(body: ChatRequest) -> Offer | None:
+def offer_of(body: ChatRequest | Asking) -> Offer | None:
     """The tools as they are shown and may be called; None where there are none, or where none may be called."""
     choice = body.tool_choice
     if not body.tools or choice == "none":

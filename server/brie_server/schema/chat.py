@@ -9,6 +9,7 @@ from brie_server.schema.common import Flag, Ignored, NumChoices, Refused, TokenC
 from brie_server.schema.logprobs import ChatLogprobs, OfPrompt
 from brie_server.schema.messages import ChatMessage
 from brie_server.schema.sampling import Alternatives, AnswerBody
+from brie_server.schema.template import TemplateFields
 from brie_server.schema.tools import DeltaCall, OfCalls, ToolChoice, Tools
 
 
@@ -24,7 +25,7 @@ def _only_with_logprobs(number: int | None, info: ValidationInfo) -> int | None:
     return number
 
 
-class ChatRequest(AnswerBody):
+class ChatRequest(AnswerBody, TemplateFields):
     """The body of a chat completion."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=4096)]
@@ -37,6 +38,7 @@ class ChatRequest(AnswerBody):
     function_call: Refused = None
     functions: Refused = None
     modalities: list[Literal["text"]] | None = None
+    moderation: Refused = None
     prediction: Refused = None
     reasoning_effort: Refused = None
     response_format: Annotated[dict[str, Any] | None, AfterValidator(_only_text)] = None
@@ -47,6 +49,8 @@ class ChatRequest(AnswerBody):
 
     metadata: Ignored = None
     prompt_cache_key: Ignored = None
+    prompt_cache_options: Ignored = None
+    prompt_cache_retention: Ignored = None
     safety_identifier: Ignored = None
     service_tier: Ignored = None
     store: Ignored = None

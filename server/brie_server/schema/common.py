@@ -56,12 +56,17 @@ Stop = Annotated[
     BeforeValidator(_as_list),
     Field(max_length=16),
 ]
+Metadata = Annotated[
+    dict[Annotated[str, StringConstraints(max_length=64)], Annotated[str, StringConstraints(max_length=512)]],
+    Field(max_length=16),
+]
 
 
 class StreamOptions(Body):
     """Options of a stream."""
 
     include_usage: Flag = False
+    include_obfuscation: Ignored = None
 
 
 class Usage(Wire):

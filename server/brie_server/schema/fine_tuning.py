@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from brie_core.wire import Resource, Wire
-from brie_server.schema.common import Body, Name, Refused, StrictBody
+from brie_server.schema.common import Body, Metadata, Name, Refused, StrictBody
 
 
 def _auto(value: Any) -> Any:
@@ -16,13 +16,6 @@ def _auto(value: Any) -> Any:
 Epochs = Annotated[int | None, BeforeValidator(_auto), Field(ge=1, le=50)]
 BatchSize = Annotated[int | None, BeforeValidator(_auto), Field(ge=1, le=256)]
 Multiplier = Annotated[float | None, BeforeValidator(_auto), Field(gt=0, le=1000)]
-Metadata = Annotated[
-    dict[
-        Annotated[str, StringConstraints(max_length=64)],
-        Annotated[str, StringConstraints(max_length=512)],
-    ],
-    Field(max_length=16),
-]
 
 
 class Hyperparameters(Body):

@@ -1,7 +1,7 @@
 """Tools, the choice among them, and calls of them on the wire. It knows no format in which a model writes them."""
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints, ValidationInfo
 
@@ -22,6 +22,7 @@ def _tellable(schema: dict[str, Any]) -> dict[str, Any]:
     return schema
 
 
+Parameters = Annotated[dict[str, Any], AfterValidator(_tellable)]
 ToolName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 
 
@@ -30,7 +31,7 @@ class Function(Body):
 
     name: ToolName
     description: str | None = None
-    parameters: Annotated[dict[str, Any], AfterValidator(_tellable)] | None = None
+    parameters: Parameters | None = None
     strict: Ignored = None
 
 
@@ -41,13 +42,26 @@ class FunctionTool(Body):
     function: Function
 
 
-def _each_once(tools: list[FunctionTool]) -> list[FunctionTool]:
+class Offered(Protocol):
+    """A tool, however it is wrapped."""
+
+    @property
+    def function(self) -> Function:
+        """The function itself."""
+        ...
+
+
+_Tool = TypeVar("_Tool", bound=Offered)
+
+
+def each_once(tools: list[_Tool]) -> list[_Tool]:
+    """The tools; ValueError where two have one name."""
     if len({tool.function.name for tool in tools}) < len(tools):
         raise ValueError("two tools have the same name")
     return tools
 
 
-Tools = Annotated[list[FunctionTool], Field(max_length=MOST_TOOLS), AfterValidator(_each_once)]
+Tools = Annotated[list[FunctionTool], Field(max_length=MOST_TOOLS), AfterValidator(each_once)]
 
 
 class ChosenTool(BaseModel):

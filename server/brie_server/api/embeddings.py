@@ -1,0 +1,49 @@
+"""POST /v1/embeddings. It knows the wire and the embedder, not how vectors are made."""
+
+import base64
+import struct
+from collections.abc import Sequence
+
+from litestar import Response, post
+from litestar.params import JSONBody
+
+from brie_server.api.answers import version_header
+from brie_server.api.disconnects import while_connected
+from brie_server.api.requests import JsonRequest
+from brie_server.api.services import Given, Services
+from brie_server.engine.base import Embedding
+from brie_server.schema.embeddings import EmbeddingList, EmbeddingObject, EmbeddingRequest, EmbeddingUsage
+
+
+@post("/embeddings", status_code=200, operation_id="createEmbedding")
+async def create_embedding(
+    data: JSONBody[EmbeddingRequest], services: Given, request: JsonRequest
+) -> Response[EmbeddingList]:
+    """A vector for each text."""
+    services.unknown_fields.note(data)
+    return await while_connected(request, _respond(data, services))
+
+
+async def _respond(data: EmbeddingRequest, services: Services) -> Response[EmbeddingList]:
+    texts = await services.generator.text_prompts(data.model, data.input)
+    services.embedder.check_size(data.dimensions)
+    made = await services.embedder.embed(data.model, texts)
+    whole = EmbeddingList(
+        data=[_object(number, vector, data) for number, vector in enumerate(made.vectors)],
+        model=data.model,
+        usage=_usage(texts),
+    )
+    return Response(whole, headers=version_header(made.version))
+
+
+def _object(number: int, vector: Embedding, body: EmbeddingRequest) -> EmbeddingObject:
+    """Both forms hold the same numbers, those that float32 has."""
+    packed = struct.pack(f"<{len(vector)}f", *vector)
+    if body.encoding_format == "base64":
+        return EmbeddingObject(index=number, embedding=base64.b64encode(packed).decode())
+    return EmbeddingObject(index=number, embedding=list(struct.unpack(f"<{len(vector)}f", packed)))
+
+
+def _usage(texts: Sequence[Sequence[int]]) -> EmbeddingUsage:
+    num_tokens = sum(map(len, texts))
+    return EmbeddingUsage(prompt_tokens=num_tokens, total_tokens=num_tokens)
