@@ -21,6 +21,7 @@ from brie_processes import BrieProcesses
 NODE = Path(__file__).parent / "node"
 CACHE = Path.home() / ".cache" / "brie-tests"
 SUITES = sorted(path.name for path in NODE.glob("*.test.mjs"))
+NODE_SECONDS = 150
 MISSING = "node (18 or newer) and npm run these tests; .ci/run installs them: apt-get install nodejs npm"
 
 
@@ -89,8 +90,10 @@ def run_node(folder: Path, suite: str, environment: dict[str, str]) -> Report:
     with (folder / f"{suite}.log").open("w+") as log:  # a file, so that what was told is there if it does not end
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
         try:
-            process.wait(240)
+            process.wait(NODE_SECONDS)
         except subprocess.TimeoutExpired:
+            log.write(f"\nnode did not end within {NODE_SECONDS} seconds\n")
+        finally:
             process.kill()
             process.wait()
         log.seek(0)

@@ -4,12 +4,12 @@ import { test } from 'node:test';
 import OpenAI from 'openai';
 import { LONG, MESSAGES, openai, pause, SHORT } from './brie.mjs';
 
-const client = openai('narrow');
+const client = openai('narrow', { timeout: 20_000 });
 const create = (options, more) => client.chat.completions.create({ messages: MESSAGES, ...LONG, ...options }, more);
 
 // Answered only if the place is free again: the one who had it would go on for minutes.
 const roomIsFree = async () => {
-  const answer = await client.chat.completions.create(SHORT, { timeout: 20_000 });
+  const answer = await client.chat.completions.create(SHORT);
   assert.equal(answer.usage.completion_tokens, 2);
 };
 
@@ -61,7 +61,7 @@ test('who finds no room is told when to come back, and who leaves the queue make
   });
   leaving.abort();
   await waiting;
-  const next = client.chat.completions.create(SHORT, { timeout: 20_000 });
+  const next = client.chat.completions.create(SHORT);
   await pause(300);
   holder.controller.abort();
   assert.equal((await next).usage.completion_tokens, 2);
@@ -78,7 +78,7 @@ test('the client comes back by itself when it was told to', async () => {
   const leaving = new AbortController();
   const waiting = assert.rejects(create({ stream: true }, { signal: leaving.signal }), OpenAI.APIUserAbortError);
   await pause(300);
-  const patient = openai('narrow', { fetch: watched, maxRetries: 4 }).chat.completions.create(SHORT);
+  const patient = openai('narrow', { fetch: watched, maxRetries: 4, timeout: 20_000 }).chat.completions.create(SHORT);
   while (statuses.length === 0) await pause(10);
   leaving.abort();
   holder.controller.abort();
