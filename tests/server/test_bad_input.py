@@ -84,6 +84,8 @@ def upload(brie: BrieProcesses, data: bytes, name: str = "rows.jsonl") -> httpx2
             {"messages": [GOOD["messages"][0], {"role": "user", "content": [{"type": "image_url"}]}]},
             "messages[1].content",
         ),
+        ({"messages": [{"role": "user", "content": "half \ud83d"}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": "x", "\ud800": 1}]}, "messages[0]"),
         ({"model": ""}, "model"),
         ({"model": None}, "model"),
     ],
