@@ -28,6 +28,7 @@ from brie_server.api.requests import Door, JsonRequest, UnknownFields, name_requ
 from brie_server.api.services import Services
 from brie_server.engine.base import Engine
 from brie_server.engine.factory import create_engine, open_codec
+from brie_server.generation.forms import Forms
 from brie_server.generation.generator import Generator
 
 EngineFactory = Callable[[Settings, ServedModel], Engine]
@@ -140,5 +141,6 @@ def _wire(settings: Settings, base: ServedModel, database: Database, engine: Eng
         adapters=adapters,
         residency=residency,
         generator=Generator(engine, codec, residency),
+        forms=Forms(codec),
         unknown_fields=UnknownFields(),
     )

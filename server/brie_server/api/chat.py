@@ -8,6 +8,7 @@ from litestar import Response, post
 from litestar.params import JSONBody
 from litestar.response import Stream
 
+from brie_server.api.answer_forms import asked_form
 from brie_server.api.answers import answer_headers, gathered, text_request, times, usage_of, wants_usage
 from brie_server.api.disconnects import while_connected
 from brie_server.api.logprobs import chat_logprobs, prompt_logprobs
@@ -53,9 +54,11 @@ async def _respond(data: ChatRequest, services: Services) -> Response[ChatComple
 
 async def _text_request(body: ChatRequest, services: Services) -> TextRequest:
     messages, offer = template_messages(body.messages), offer_of(body)
+    asked = asked_form(body.response_format)
+    form = None if asked is None else await services.forms.compiled(asked)
     prompt_ids = await services.generator.chat_prompt(body.model, messages, offer)
     request = text_request(body, prompt_ids, max_tokens=body.limit, logprobs=body.num_logprobs)
-    return replace(request, offer=offer)
+    return replace(request, offer=offer, form=form)
 
 
 def _logprobs(tokens: Sequence[ScoredToken], body: ChatRequest, services: Services) -> ChatLogprobs | None:

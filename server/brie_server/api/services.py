@@ -15,6 +15,7 @@ from brie_core.weights.base_model import BaseModel
 from brie_core.weights.gguf_model import ServedModel
 from brie_server.adapters.residency import Residency
 from brie_server.api.requests import UnknownFields
+from brie_server.generation.forms import Forms
 from brie_server.generation.generator import Generator
 
 
@@ -31,6 +32,7 @@ class Services:
     adapters: AdapterStore
     residency: Residency
     generator: Generator
+    forms: Forms
     unknown_fields: UnknownFields
 
     def fingerprint(self, version: str | None) -> str:
