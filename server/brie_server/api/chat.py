@@ -54,7 +54,7 @@ async def _respond(data: ChatRequest, services: Services) -> Response[ChatComple
 
 async def _text_request(body: ChatRequest, services: Services) -> TextRequest:
     messages, offer = template_messages(body.messages), offer_of(body)
-    asked = asked_form(body.response_format)
+    asked = asked_form(body.response_format, offer)
     form = None if asked is None else await services.forms.compiled(asked)
     prompt_ids = await services.generator.chat_prompt(body.model, messages, offer)
     request = text_request(body, prompt_ids, max_tokens=body.limit, logprobs=body.num_logprobs)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from brie_core.errors import InvalidRequest
+from brie_core.text.codec import TextCodec
 from brie_server.generation.schema_limits import SchemaRefused, checked
 
 SPACE = r"\x20|\n\x20{0,32}"
@@ -24,7 +25,7 @@ class Asked(Protocol):
         """The field that says so."""
         ...
 
-    def grammar(self) -> str:
+    def grammar(self, codec: TextCodec) -> str:
         """In Lark's syntax, as llguidance has it; raises InvalidRequest."""
         ...
 
@@ -35,7 +36,7 @@ class JsonAnswer:
     def __init__(self, schema: Mapping[str, Any], param: str) -> None:
         self.schema, self.param = schema, param
 
-    def grammar(self) -> str:
+    def grammar(self, _codec: TextCodec) -> str:
         """Raises InvalidRequest for a schema that is too large."""
         return f"start: %json {schema_text(self.schema, self.param)}"
 

@@ -77,7 +77,7 @@ class Forms:
 
     async def compiled(self, asked: Asked) -> Form:
         """Raises InvalidRequest for what cannot be held; takes two seconds at most once it is its turn."""
-        grammar = await asyncio.to_thread(asked.grammar)
+        grammar = await asyncio.to_thread(asked.grammar, self._codec)
         if (known := self._known.get(grammar)) is None:
             async with self._compiling:
                 if (known := self._known.get(grammar)) is None:
