@@ -54,6 +54,11 @@ def test_a_switch_that_this_template_lacks_changes_nothing(brie: BrieProcesses) 
         ([ASKED], {"chat_template_kwargs": {"enable_thinking": "no"}}, "chat_template_kwargs.enable_thinking"),
         ([ASKED], {"chat_template_kwargs": {"date_string": "x" * 65}}, "chat_template_kwargs.date_string"),
         ([ASKED], {"chat_template": "{{ 1 }}"}, "chat_template"),
+        (
+            [ASKED, BEGUN],
+            {"continue_final_message": True, "response_format": {"type": "json_object"}},
+            "response_format",
+        ),
         ([ASKED], {"documents": [{"text": "x"}]}, "documents"),
     ],
 )

@@ -8,7 +8,8 @@ from litestar import Response, post
 from litestar.params import JSONBody
 from litestar.response import Stream
 
-from brie_server.api.answer_forms import asked_form
+from brie_core.errors import InvalidRequest
+from brie_server.api.answer_forms import asked_form, content_of_chat
 from brie_server.api.answers import answer_headers, gathered, text_request, times, usage_of, wants_usage
 from brie_server.api.conversations import conversation_of
 from brie_server.api.disconnects import while_connected
@@ -18,8 +19,10 @@ from brie_server.api.services import Given, Services
 from brie_server.api.streaming import event_stream
 from brie_server.api.tool_answers import answer_message, deltas
 from brie_server.api.tool_messages import offer_of
+from brie_server.engine.base import Form
 from brie_server.generation.answer_text import Piece, ScoredToken
 from brie_server.generation.generator import Answers, TextRequest
+from brie_server.generation.tool_prompt import Offer
 from brie_server.schema.chat import (
     ChatChoice,
     ChatChunk,
@@ -55,11 +58,22 @@ async def _respond(data: ChatRequest, services: Services) -> Response[ChatComple
 
 async def _text_request(body: ChatRequest, services: Services) -> TextRequest:
     offer = offer_of(body)
-    asked = asked_form(body.response_format, offer)
-    form = None if asked is None else await services.forms.compiled(asked)
+    form = await _form(body, offer, services)
     prompt_ids = await services.generator.chat_prompt(body.model, conversation_of(body, body.messages, offer))
     request = text_request(body, prompt_ids, max_tokens=body.limit, logprobs=body.num_logprobs)
     return replace(request, offer=offer, form=form, prompt_param="messages")
+
+
+async def _form(body: ChatRequest, offer: Offer | None, services: Services) -> Form | None:
+    content = content_of_chat(body.response_format)
+    if content and body.continue_final_message:
+        raise InvalidRequest(
+            "What is added to a message cannot be held to a form: leave out one of response_format and "
+            "continue_final_message.",
+            param="response_format",
+        )
+    asked = asked_form(content, offer)
+    return None if asked is None else await services.forms.compiled(asked)
 
 
 def _logprobs(tokens: Sequence[ScoredToken], body: ChatRequest, services: Services) -> ChatLogprobs | None:

@@ -56,8 +56,8 @@ def unexpected_error(request: Request[Any, Any, Any], error: Exception) -> Respo
 
 
 def _param(key: str) -> str:
-    """`messages.3.content` as OpenAI writes it: `messages[3].content`."""
-    return re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", key.removeprefix("data."))
+    """`messages.3.content` as OpenAI writes it: `messages[3].content`; pydantic's `schema_` is `schema` on the wire."""
+    return re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", key.removeprefix("data.")).removesuffix("_")
 
 
 EXCEPTION_HANDLERS: dict[Any, Any] = {

@@ -69,7 +69,8 @@ def failed(response: ResponseObject, error: BrieError) -> ResponseObject:
 
 def _text(body: ResponseRequest) -> dict[str, Any]:
     """`verbosity` is not told, as it is not heeded."""
-    return {"format": (body.text and body.text.format) or {"type": "text"}}
+    wanted = body.text and body.text.format
+    return {"format": {"type": "text"} if wanted is None else wanted.model_dump(by_alias=True, exclude_none=True)}
 
 
 def _choice(body: ResponseRequest) -> Any:

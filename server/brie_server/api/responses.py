@@ -10,8 +10,9 @@ from litestar import Response, post
 from litestar.params import JSONBody
 from litestar.response import Stream
 
-from brie_core.errors import ContextLengthExceeded, EngineFailure
+from brie_core.errors import ContextLengthExceeded, EngineFailure, InvalidRequest
 from brie_core.store.responses import new_item_id, new_response_id
+from brie_server.api.answer_forms import asked_form, content_of_response
 from brie_server.api.answers import answer_headers, text_request
 from brie_server.api.disconnects import while_connected
 from brie_server.api.kept_responses import items_of
@@ -23,6 +24,7 @@ from brie_server.api.response_states import begun, failed, finished
 from brie_server.api.services import Given, Services
 from brie_server.api.streaming import named_event_stream, told
 from brie_server.api.tool_messages import offer_of, template_messages
+from brie_server.engine.base import Form
 from brie_server.generation.answer_text import Piece
 from brie_server.generation.conversation import Conversation
 from brie_server.generation.generator import Answers, TextRequest
@@ -77,9 +79,19 @@ async def _respond(data: ResponseRequest, services: Services) -> Response[Respon
 
 
 async def _text_request(body: ResponseRequest, items: Sequence[KeptItem], services: Services) -> TextRequest:
+    form = await _form(body, services)
     prompt_ids = await _prompt_ids(body.model, body, items, services)
     request = text_request(body, prompt_ids, max_tokens=body.max_output_tokens, logprobs=body.num_logprobs)
-    return replace(request, prompt_logprobs=None, offer=offer_of(body), prompt_param="input")
+    return replace(request, prompt_logprobs=None, offer=offer_of(body), form=form, prompt_param="input")
+
+
+async def _form(body: ResponseRequest, services: Services) -> Form | None:
+    asked = asked_form(content_of_response(body.text.format if body.text else None), offer_of(body))
+    try:
+        return None if asked is None else await services.forms.compiled(asked)
+    except InvalidRequest as error:
+        param = (error.param or "").replace(".function.", ".").replace("response_format", "text.format")
+        raise InvalidRequest(error.message, param=param) from error
 
 
 async def _prompt_ids(model: str, body: Asking, items: Sequence[KeptItem], services: Services) -> list[int]:

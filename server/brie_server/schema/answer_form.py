@@ -28,8 +28,30 @@ def _given_for_its_type(schema: Any, info: ValidationInfo) -> Any:
     return schema
 
 
+def _with_its_schema(value: Any, info: ValidationInfo) -> Any:
+    needed = info.data.get("type") == "json_schema"
+    if needed and value is None:
+        raise ValueError("the type 'json_schema' must have it")
+    if not needed and value is not None and "type" in info.data:
+        raise ValueError(f"does not go with the type {info.data['type']!r}: use 'json_schema'")
+    return value
+
+
+class TextFormat(Body):
+    """A response's text.format: the same, flat."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    name: Annotated[FormName | None, BeforeValidator(_with_its_schema), Field(validate_default=True)] = None
+    schema_: Annotated[
+        dict[str, Any] | None, BeforeValidator(_with_its_schema), Field(alias="schema", validate_default=True)
+    ] = None
+    description: str | None = None
+    strict: Flag | None = None
+    """Either way the answer is held to the schema."""
+
+
 class ResponseFormat(Body):
-    """OpenAI's response_format."""
+    """A chat's response_format."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: Annotated[JsonSchema | None, BeforeValidator(_given_for_its_type), Field(validate_default=True)] = None

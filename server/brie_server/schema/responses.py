@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field, ValidationInfo
 
+from brie_server.schema.answer_form import TextFormat
 from brie_server.schema.common import Body, Flag, Ignored, Metadata, Name, Refused, StreamOptions, TokenCount
 from brie_server.schema.response_items import Input, InputItem
 from brie_server.schema.response_tools import FlatToolChoice, FlatTools
@@ -21,13 +22,6 @@ Includable = Literal[
     "web_search_call.results",
 ]
 """All but the first are parts of items that no answer here has: there is nothing to include."""
-
-
-def _only_text(text_format: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The one place to change once answers can be kept to a form: chats have the same in `response_format`."""
-    if text_format is not None and text_format.get("type") != "text":
-        raise ValueError("only the type 'text' is supported yet; leave it out")
-    return text_format
 
 
 def _includable(names: list[Any] | None) -> list[Any] | None:
@@ -75,7 +69,7 @@ def _named_otherwise(number: Any) -> Any:
 class TextOptions(Body):
     """What the answer's text has to be."""
 
-    format: Annotated[dict[str, Any] | None, AfterValidator(_only_text)] = None
+    format: TextFormat | None = None
     verbosity: Ignored = None
 
 
