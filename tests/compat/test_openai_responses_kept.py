@@ -1,8 +1,10 @@
 """Responses that are kept: read, listed, deleted and gone on from, by the unmodified openai SDK."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 
@@ -174,3 +176,24 @@ async def test_a_real_model_answers_alike_in_both_forms(brie: BrieProcesses) -> 
         {"role": "user", "content": "And then?"},
     ]
     assert client.responses.create(**asked | {"input": both}).output_text == following.output_text
+
+
+async def test_a_chain_goes_on_under_another_name(brie: BrieProcesses, tiny_lora: Path) -> None:
+    """Each response is answered by the version that its own model names, and says so."""
+    client: Any = brie.client(_strict_response_validation=True)
+    folder = shutil.copytree(tiny_lora, brie.home / "continuing")
+    httpx2.post(f"{brie.url}/v1/load_lora_adapter", json={"lora_name": "continuing", "lora_path": str(folder)})
+    version = client.models.retrieve("continuing").root
+    asked: Any = {"model": "tiny", "input": "Who was Spinoza?", "temperature": 0, "max_output_tokens": 16}
+    first = client.responses.with_raw_response.create(**asked)
+    assert first.headers["brie-adapter-version"] == "base"
+    how = asked | {"model": "continuing", "input": "And then?", "previous_response_id": first.parse().id}
+    second = client.responses.with_raw_response.create(**how)
+    assert (second.headers["brie-adapter-version"], second.parse().model) == (version, "continuing")
+    assert second.parse().usage.input_tokens > first.parse().usage.total_tokens
+    streamed = client.responses.with_raw_response.create(**how, stream=True)
+    assert streamed.headers["brie-adapter-version"] == version
+    assert bare(check_stream(list(streamed.parse()))) == bare(second.parse())
+    base = client.responses.create(**how | {"model": "tiny"})
+    assert base.output_text != second.parse().output_text
+    client.models.delete("continuing")
