@@ -23,6 +23,8 @@ from asking_responses import (
     stream,
     turn,
 )
+from brie_core.errors import BrieError
+from brie_core.store.responses import ResponseStore
 from brie_processes import BrieProcesses
 from scripted_engine import scripted
 
@@ -85,6 +87,21 @@ async def test_what_is_not_kept_cannot_be_asked_for(serving: Scripted) -> None:
     with pytest.raises(openai.NotFoundError) as gone:
         await ask(serving, input=reference)
     assert (gone.value.code, gone.value.param) == ("item_not_found", "input[0].id")
+
+
+async def test_a_response_is_kept_before_it_is_told(serving: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next request may name it at once; so one that cannot be kept has failed."""
+
+    async def full(*_given: Any) -> None:
+        raise BrieError("The disk is full.")
+
+    monkeypatch.setattr(ResponseStore, "save", full)
+    events = await stream(serving)
+    assert [event.type for event in events[-2:]] == ["error", "response.failed"]
+    assert "response.completed" not in [event.type for event in events]
+    with pytest.raises(openai.InternalServerError, match="The disk is full"):
+        await ask(serving)
+    assert (await ask(serving, store=False)).output_text == "Yes."
 
 
 async def test_deleting_in_mid_chain_leaves_the_chain_whole(serving: Scripted) -> None:
