@@ -1,6 +1,8 @@
 """An engine that says what a test tells it to, and the app over it. It knows no model."""
 
 import asyncio
+import json
+import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,11 +12,12 @@ import httpx2
 from litestar import Litestar
 from openai import AsyncOpenAI
 
+from brie_core.errors import EngineFailure
 from brie_core.settings import Settings
 from brie_core.text.tokenizer import Tokenizer
 from brie_core.weights.base_model import open_base_model
 from brie_server.app import create_app
-from brie_server.engine.base import EngineInfo, FinishReason, Logprobs, Prompt, Token
+from brie_server.engine.base import Embedding, EngineInfo, FinishReason, Logprobs, Prompt, Token
 
 EOS = 2
 
@@ -35,7 +38,9 @@ class ScriptedEngine:
         return self.tokenizer.decode(self.prompts[-1].token_ids, skip_special_tokens=False)
 
     def info(self) -> EngineInfo:
-        return EngineInfo(engine="scripted", device="cpu", dtype="none", context_length=100_000, max_batch=1)
+        return EngineInfo(
+            engine="scripted", device="cpu", dtype="none", context_length=100_000, max_batch=1, max_requests=10
+        )
 
     async def generate(self, prompt: Prompt) -> AsyncGenerator[Token, None]:
         self.prompts.append(prompt)
@@ -46,6 +51,9 @@ class ScriptedEngine:
             logprobs = None if prompt.logprobs is None else Logprobs(-float(number), 1, ())
             yield Token(token, self.end if number == len(ids) else None, logprobs)
 
+    async def embed(self, token_ids: tuple[int, ...], adapter: str | None = None) -> Embedding:
+        raise NotImplementedError
+
     async def load_adapter(self, digest: str, folder: Path) -> int:
         raise NotImplementedError
 
@@ -54,6 +62,23 @@ class ScriptedEngine:
 
     async def aclose(self) -> None:
         pass
+
+
+class ConversationEngine(ScriptedEngine):
+    """Says what the conversation itself wants: turn by turn what `<script>[...]</script>` in it lists, as JSON strings.
+
+    So that clients in other processes can have it said, any number at once. The turn null is a failure.
+    """
+
+    async def generate(self, prompt: Prompt) -> AsyncGenerator[Token, None]:
+        shown = self.tokenizer.decode(prompt.token_ids, skip_special_tokens=False)
+        found = re.search(r"<script>(.*?)</script>", shown, re.DOTALL)
+        turns = json.loads(found[1]) if found else []
+        says = turns[shown.count("<|im_start|>assistant") - 1]
+        for number, token in enumerate(ids := [*self.tokenizer.encode(says or "I fail"), EOS], 1):
+            if says is None and number == len(ids):
+                raise EngineFailure("This was to fail.")
+            yield Token(token, FinishReason.STOP if number == len(ids) else None, None)
 
 
 @asynccontextmanager

@@ -9,7 +9,6 @@ from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import ScalarRenderPlugin
 
 from brie_core import __version__
 from brie_core.errors import BadConfiguration, NotFound
@@ -23,24 +22,15 @@ from brie_core.store.responses import ResponseStore
 from brie_core.text.codec import TextCodec
 from brie_core.weights.gguf_model import ServedModel
 from brie_server.adapters.residency import Residency
-from brie_server.api import (
-    chat,
-    completions,
-    exports,
-    files,
-    fine_tuning,
-    health,
-    kept_responses,
-    lora,
-    models,
-    responses,
-    tokens,
-)
+from brie_server.api import routes
+from brie_server.api.docs import DocumentationPage
 from brie_server.api.errors import EXCEPTION_HANDLERS
 from brie_server.api.requests import Door, JsonRequest, UnknownFields, name_request
 from brie_server.api.services import Services
 from brie_server.engine.base import Engine
 from brie_server.engine.factory import create_engine, open_codec
+from brie_server.generation.embedder import Embedder
+from brie_server.generation.forms import Forms
 from brie_server.generation.generator import Generator
 
 EngineFactory = Callable[[Settings, ServedModel], Engine]
@@ -51,9 +41,9 @@ def create_app(settings: Settings, base: ServedModel, engine_factory: EngineFact
     """The application; its stores are open and its engine loaded once its lifespan has begun."""
     return Litestar(
         route_handlers=[
-            Router("/v1", route_handlers=_V1),
-            *_ROOT,
-            Router("/", route_handlers=_BARE, include_in_schema=False),
+            Router("/v1", route_handlers=routes.V1),
+            *routes.ROOT,
+            Router("/", route_handlers=routes.BARE, include_in_schema=False),
         ],
         dependencies={"services": Provide(_services, sync_to_thread=False)},
         exception_handlers=EXCEPTION_HANDLERS,
@@ -63,57 +53,14 @@ def create_app(settings: Settings, base: ServedModel, engine_factory: EngineFact
         request_class=JsonRequest,
         request_max_body_size=MAX_BODY,
         openapi_config=OpenAPIConfig(
-            title="Brie", version=__version__, path="/docs", render_plugins=[ScalarRenderPlugin(path="/")]
+            title="Brie",
+            version=__version__,
+            path="/docs",
+            render_plugins=[DocumentationPage()],
+            use_handler_docstrings=True,
         ),
         logging_config=None,
     )
-
-
-_V1 = [
-    chat.create_chat_completion,
-    completions.create_completion,
-    responses.create_response,
-    responses.count_input_tokens,
-    kept_responses.retrieve_response,
-    kept_responses.delete_response,
-    kept_responses.cancel_response,
-    kept_responses.list_input_items,
-    models.list_models,
-    models.retrieve_model,
-    models.delete_model,
-    models.list_adapters,
-    models.retrieve_adapter,
-    models.point_adapter,
-    models.delete_adapter,
-    lora.load_lora_adapter,
-    lora.unload_lora_adapter,
-    files.create_file,
-    files.list_files,
-    files.retrieve_file,
-    files.download_file,
-    files.delete_file,
-    fine_tuning.create_job,
-    fine_tuning.list_jobs,
-    fine_tuning.retrieve_job,
-    fine_tuning.cancel_job,
-    fine_tuning.list_events,
-    fine_tuning.list_checkpoints,
-    exports.create_export,
-    exports.list_exports,
-    exports.retrieve_export,
-    exports.cancel_export,
-    exports.download_export,
-]
-
-_ROOT = [health.live, health.ready, tokens.tokenize, tokens.detokenize]
-_BARE = [
-    chat.create_chat_completion,
-    completions.create_completion,
-    models.list_models,
-    models.retrieve_model,
-    health.health,
-]
-"""Where clients of llama.cpp look for them too."""
 
 
 def _services(state: State) -> Services:
@@ -160,5 +107,7 @@ def _wire(settings: Settings, base: ServedModel, database: Database, engine: Eng
         responses=ResponseStore(database),
         residency=residency,
         generator=Generator(engine, codec, residency),
+        embedder=Embedder(engine, residency),
+        forms=Forms(codec),
         unknown_fields=UnknownFields(),
     )

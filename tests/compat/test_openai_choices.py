@@ -178,3 +178,11 @@ def test_every_answer_names_its_request(client: OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as unknown:
         client.models.retrieve("nobody")
     assert str(unknown.value.request_id).startswith("req_")
+
+
+def test_every_answer_tells_how_many_more_would_be_taken_on(client: OpenAI) -> None:
+    raw = client.completions.with_raw_response.create(model="tiny", prompt=TEXT, max_tokens=4, n=3)
+    told = {name: raw.headers[f"x-ratelimit-{name}-requests"] for name in ("limit", "remaining", "reset")}
+    assert told == {"limit": "288", "remaining": "285", "reset": "0s"}
+    raw = client.completions.with_raw_response.create(model="tiny", prompt=TEXT, max_tokens=4)
+    assert raw.headers["x-ratelimit-remaining-requests"] == "287"

@@ -138,7 +138,7 @@ def test_a_finished_job_has_every_field(client: OpenAI, tuned: FineTuningJob) ->
     assert (job.trained_tokens or 0) > 0
     assert job.finished_at is not None
     assert job.finished_at >= job.created_at
-    columns = client.files.content(job.result_files[0]).text.splitlines()[0]
+    columns = client.files.content(job.result_files[0]).text.split("\n")[0]
     assert columns == "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy"
 
 

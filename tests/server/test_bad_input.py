@@ -74,7 +74,15 @@ def upload(brie: BrieProcesses, data: bytes, name: str = "rows.jsonl") -> httpx2
         ({"prompt_logprobs": 21}, "prompt_logprobs"),
         ({"prompt_logprobs": 1, "stream": True}, "prompt_logprobs"),
         ({"tools": [{}]}, "tools[0].type"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"response_format": {"type": "xml"}}, "response_format.type"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+        ({"response_format": {"type": "json_object", "json_schema": {"name": "x"}}}, "response_format.json_schema"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": {}}}},
+            "response_format.json_schema.name",
+        ),
+        ({"guided_json": {"type": "object"}}, "guided_json"),
+        ({"structured_outputs": {"regex": "a"}}, "structured_outputs"),
         ({"messages": []}, "messages"),
         ({"messages": None}, "messages"),
         ({"messages": [{"role": "king", "content": "x"}]}, "messages[0].role"),
@@ -111,6 +119,9 @@ def test_a_bad_field_is_named(change: dict[str, Any], param: str, brie: BrieProc
         ({"logprobs": True}, "logprobs"),
         ({"echo": "yes"}, "echo"),
         ({"suffix": "x"}, "suffix"),
+        ({"lora": [{"id": 0, "scale": 1.0}]}, "lora"),
+        ({"adapter_id": "tuned"}, "adapter_id"),
+        ({"mirostat": 2}, "mirostat"),
     ],
 )
 def test_a_bad_field_of_a_text_completion_is_named(change: dict[str, Any], param: str, brie: BrieProcesses) -> None:
@@ -147,8 +158,10 @@ def test_unknown_routes_and_methods_have_the_same_envelope(brie: BrieProcesses) 
 
 def test_a_prompt_beyond_the_context_is_told_with_counts(brie: BrieProcesses) -> None:
     error = error_of(post(brie, CHAT, GOOD | {"messages": [{"role": "user", "content": "word " * 600}]}), 400)
-    assert error["code"] == "context_length_exceeded"
+    assert (error["code"], error["param"]) == ("context_length_exceeded", "messages")
     assert "512" in error["message"]
+    error = error_of(post(brie, "/v1/completions", {"model": "tiny", "prompt": "word " * 600}), 400)
+    assert (error["code"], error["param"]) == ("context_length_exceeded", "prompt")
 
 
 def test_an_unknown_field_is_accepted_and_logged_once(brie: BrieProcesses) -> None:

@@ -147,6 +147,15 @@ async def without_streaming(serving: Serving, chance: Random, model: str) -> Non
     leave(writer, chance)
 
 
+async def while_texts_are_embedded(serving: Serving, chance: Random, model: str) -> None:
+    _, writer = await serving.connect()
+    texts = {"model": model, "input": [f"Who was Spinoza? {number}" for number in range(40)]}
+    writer.write(request(texts, "/v1/embeddings"))
+    await writer.drain()
+    await asyncio.sleep(chance.choice([0, 0.001, 0.01, 0.05]))
+    leave(writer, chance)
+
+
 async def half_a_body(serving: Serving, chance: Random, model: str) -> None:
     _, writer = await serving.connect()
     whole = request(completion(model, stream=chance.random() < 0.5))
@@ -177,6 +186,7 @@ KINDS = (
     in_mid_stream,
     in_mid_response,
     without_streaming,
+    while_texts_are_embedded,
     half_a_body,
     while_a_second_request_waits_behind,
 )
@@ -259,6 +269,7 @@ async def test_whoever_finds_the_queue_full_is_told_when_to_come_back(
     for stream in (True, False):
         status, headers, content = await serving.post(completion(stream=stream))
         assert (status, int(headers["retry-after"]) > 0) == (429, True)
+        assert headers["x-ratelimit-remaining-requests"] == "0"
         assert json.loads(content)["error"]["code"] == "server_overloaded"
 
 

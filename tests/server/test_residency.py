@@ -13,7 +13,7 @@ from brie_core.store.aliases import AliasStore, point_alias
 from brie_core.store.database import Database
 from brie_core.weights.base_model import BaseModel
 from brie_server.adapters.residency import Residency
-from brie_server.engine.base import EngineInfo, Prompt, Token
+from brie_server.engine.base import Embedding, EngineInfo, Prompt, Token
 from tiny_models import write_lora
 
 
@@ -32,6 +32,9 @@ class RecordingEngine:
         raise NotImplementedError
 
     def generate(self, prompt: Prompt) -> AsyncGenerator[Token, None]:
+        raise NotImplementedError
+
+    async def embed(self, token_ids: tuple[int, ...], adapter: str | None = None) -> Embedding:
         raise NotImplementedError
 
     async def load_adapter(self, digest: str, folder: Path) -> int:

@@ -165,7 +165,7 @@ def _csv(history: Sequence[Mapping[str, Any]]) -> bytes:
         row.update(record)
         row["train_accuracy"] = row.get("train_mean_token_accuracy")
     text = io.StringIO()
-    writer = csv.DictWriter(text, _COLUMNS, extrasaction="ignore")
+    writer = csv.DictWriter(text, _COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(steps[step] for step in sorted(steps))
     return text.getvalue().encode()

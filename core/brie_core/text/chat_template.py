@@ -18,6 +18,9 @@ from brie_core.errors import InvalidRequest
 Message = Mapping[str, Any]
 Tool = Mapping[str, Any]
 """A function as OpenAI describes it; templates are given it as it is."""
+Variable = bool | int | float | str
+"""What else a template may read, such as `enable_thinking`."""
+NO_VARIABLES: Mapping[str, Variable] = {}
 
 
 class ChatTemplate:
@@ -36,10 +39,16 @@ class ChatTemplate:
         return "tools" in self._named
 
     def render(
-        self, messages: Sequence[Message], *, add_generation_prompt: bool, tools: Sequence[Tool] | None = None
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool,
+        tools: Sequence[Tool] | None = None,
+        variables: Mapping[str, Variable] = NO_VARIABLES,
     ) -> str:
         """The conversation as text; a template that refuses it raises InvalidRequest with the template's own words."""
-        given = {"messages": messages, "add_generation_prompt": add_generation_prompt, "tools": tools}
+        own = {"messages": messages, "add_generation_prompt": add_generation_prompt, "tools": tools}
+        given = {**variables, **own}
         try:
             return self._template.render(given | self._special_tokens)
         except (TemplateError, TypeError, AttributeError, RecursionError) as error:

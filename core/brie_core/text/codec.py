@@ -1,9 +1,9 @@
 """What turns a model's text into tokens and back, whatever file that knowledge lies in. It knows no implementation."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from brie_core.text.chat_template import ChatTemplate, Message, Tool
+from brie_core.text.chat_template import NO_VARIABLES, ChatTemplate, Message, Tool, Variable
 
 
 class TextCodec(Protocol):
@@ -30,7 +30,7 @@ class TextCodec(Protocol):
         ...
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
-        """Token ids; special tokens that the text spells out are recognised."""
+        """Token ids; special tokens that the text spells out are recognised, except where `render` marked them."""
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -42,7 +42,15 @@ class TextCodec(Protocol):
         ...
 
     def render(
-        self, messages: Sequence[Message], *, add_generation_prompt: bool, tools: Sequence[Tool] | None = None
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool,
+        tools: Sequence[Tool] | None = None,
+        variables: Mapping[str, Variable] = NO_VARIABLES,
     ) -> str:
-        """A conversation as text; raises InvalidRequest if the model has no template or the template refuses."""
+        """A conversation as text; raises InvalidRequest if the model has no template or the template refuses.
+
+        What spells a special token in a message is marked as text (`spelled`), for `encode` to read it so.
+        """
         ...

@@ -10,12 +10,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tokenizers import AddedToken, Encoding
 from tokenizers import Tokenizer as FastTokenizer
 
 from brie_core.errors import BadConfiguration, InvalidRequest
-from brie_core.text.chat_template import ChatTemplate, Message, Tool
+from brie_core.text.chat_template import NO_VARIABLES, ChatTemplate, Message, Tool, Variable
 from brie_core.text.pieces import spelling_of
+from brie_core.text.spelled import Run, Spellings
 from brie_core.weights.base_model import read_json
+
+_ANCHOR = "\ufdd1"
 
 
 class Tokenizer:
@@ -48,14 +52,42 @@ class Tokenizer:
         return hashlib.sha256(self.chat_template.source.encode()).hexdigest() if self.chat_template else None
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
-        """Token ids; rendered conversations carry their special tokens in the text already."""
-        ids: list[int] = self._fast.encode(text, add_special_tokens=add_special_tokens).ids
-        return ids
+        """Token ids; a rendered conversation carries its special tokens in the text, and marks what only spells one."""
+        if add_special_tokens:
+            return list(self._fast.encode(text).ids)
+        return self.encode_with_offsets(text)[0]
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Token ids, and for each the characters of `text` it covers, as (begin, end)."""
-        encoding = self._fast.encode(text, add_special_tokens=False)
-        return encoding.ids, encoding.offsets
+        ids: list[int] = []
+        offsets: list[tuple[int, int]] = []
+        for run in self._spellings.runs(text):
+            run_ids, run_offsets = self._encode_run(run)
+            ids += run_ids
+            offsets += [(run.places[begin], run.places[end]) for begin, end in run_offsets]
+        return ids, offsets
+
+    def _encode_run(self, run: Run) -> tuple[list[int], list[tuple[int, int]]]:
+        """The beginning of a text is not like what follows a special token: some vocabularies put a space before it."""
+        if not run.is_plain:
+            found: Encoding = self._fast.encode(run.text, add_special_tokens=False)
+            return found.ids, found.offsets
+        anchor = _ANCHOR if run.places[0] else ""
+        found = self._plain.encode(anchor + run.text, add_special_tokens=False)
+        skipped = len(anchor)
+        return found.ids[skipped:], [(begin - skipped, end - skipped) for begin, end in found.offsets[skipped:]]
+
+    @cached_property
+    def _spellings(self) -> Spellings:
+        return Spellings(added.content for added in self._fast.get_added_tokens_decoder().values() if added.special)
+
+    @cached_property
+    def _plain(self) -> FastTokenizer:
+        """The same, to which special tokens are text, and which has one token to begin after."""
+        plain = FastTokenizer.from_str(self._fast.to_str())
+        plain.add_tokens([AddedToken(_ANCHOR, special=False, normalized=False)])
+        plain.encode_special_tokens = True
+        return plain
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Text; bytes that are no whole character come out as U+FFFD."""
@@ -77,15 +109,26 @@ class Tokenizer:
         return spelling_of(json.loads(self._fast.to_str()).get("decoder"))
 
     def render(
-        self, messages: Sequence[Message], *, add_generation_prompt: bool, tools: Sequence[Tool] | None = None
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool,
+        tools: Sequence[Tool] | None = None,
+        variables: Mapping[str, Variable] = NO_VARIABLES,
     ) -> str:
-        """A conversation as text; raises InvalidRequest if the model has no template or the template refuses."""
+        """See `TextCodec`."""
         if self.chat_template is None:
             raise InvalidRequest(
                 "This model has no chat template, so it cannot hold a conversation: use /v1/completions.",
                 param="messages",
             )
-        return self.chat_template.render(messages, add_generation_prompt=add_generation_prompt, tools=tools)
+        marked = self._spellings.marked
+        return self.chat_template.render(
+            marked(messages),
+            add_generation_prompt=add_generation_prompt,
+            tools=marked(tools),
+            variables=marked(variables),
+        )
 
     def _stop_ids(self, folder: Path) -> frozenset[int]:
         """Every id that ends an answer: generation_config and config may list several, tokenizer_config names one."""

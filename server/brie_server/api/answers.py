@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from brie_core.errors import EngineFailure
+from brie_core.errors import EngineFailure, Overloaded
 from brie_server.engine.base import Sampling
 from brie_server.generation.answer_text import Piece
 from brie_server.generation.generator import Answers, TextRequest
@@ -79,6 +79,18 @@ def usage_of(prompts: Iterable[Sequence[int]], lasts: Iterable[Piece]) -> Usage:
     )
 
 
+def version_header(version: str | None) -> dict[str, str]:
+    """Which adapter version answers, `base` when none does."""
+    return {"brie-adapter-version": version or "base"}
+
+
 def answer_headers(answers: Answers) -> dict[str, str]:
-    """Which adapter version answers; `base` when none does."""
-    return {"brie-adapter-version": answers.version or "base"}
+    """The version that answers, and how many more requests would be taken on now.
+
+    There is no limit per minute: a place is free again as soon as an answer ends.
+    """
+    return version_header(answers.version) | {
+        "x-ratelimit-limit-requests": str(answers.room.most),
+        "x-ratelimit-remaining-requests": str(answers.room.left),
+        "x-ratelimit-reset-requests": "0s" if answers.room.left else f"{Overloaded.retry_after}s",
+    }

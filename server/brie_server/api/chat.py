@@ -8,14 +8,16 @@ from litestar import Response, post
 from litestar.params import JSONBody
 from litestar.response import Stream
 
+from brie_server.api.answer_forms import asked_form
 from brie_server.api.answers import answer_headers, gathered, text_request, times, usage_of, wants_usage
+from brie_server.api.conversations import conversation_of
 from brie_server.api.disconnects import while_connected
 from brie_server.api.logprobs import chat_logprobs, prompt_logprobs
 from brie_server.api.requests import JsonRequest
 from brie_server.api.services import Given, Services
 from brie_server.api.streaming import event_stream
 from brie_server.api.tool_answers import answer_message, deltas
-from brie_server.api.tool_messages import offer_of, template_messages
+from brie_server.api.tool_messages import offer_of
 from brie_server.generation.answer_text import Piece, ScoredToken
 from brie_server.generation.generator import Answers, TextRequest
 from brie_server.schema.chat import (
@@ -52,10 +54,12 @@ async def _respond(data: ChatRequest, services: Services) -> Response[ChatComple
 
 
 async def _text_request(body: ChatRequest, services: Services) -> TextRequest:
-    messages, offer = template_messages(body.messages), offer_of(body)
-    prompt_ids = await services.generator.chat_prompt(body.model, messages, offer)
+    offer = offer_of(body)
+    asked = asked_form(body.response_format, offer)
+    form = None if asked is None else await services.forms.compiled(asked)
+    prompt_ids = await services.generator.chat_prompt(body.model, conversation_of(body, body.messages, offer))
     request = text_request(body, prompt_ids, max_tokens=body.limit, logprobs=body.num_logprobs)
-    return replace(request, offer=offer)
+    return replace(request, offer=offer, form=form, prompt_param="messages")
 
 
 def _logprobs(tokens: Sequence[ScoredToken], body: ChatRequest, services: Services) -> ChatLogprobs | None:

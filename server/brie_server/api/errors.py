@@ -7,7 +7,7 @@ from typing import Any
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 
-from brie_core.errors import BrieError, InvalidRequest
+from brie_core.errors import BrieError, InvalidRequest, Overloaded
 from brie_server.api.requests import request_id
 
 logger = logging.getLogger("brie.api")
@@ -20,6 +20,8 @@ def brie_error(_request: Request[Any, Any, Any], error: BrieError) -> Response[A
     if error.status >= 500 and error.status != 503:
         logger.error("%s: %s", type(error).__name__, error.message)
     headers = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
+    if isinstance(error, Overloaded):
+        headers |= {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": f"{error.retry_after}s"}
     if error.status == 409:
         headers["x-should-retry"] = "false"  # OpenAI's clients would repeat the same lost race
     return Response(error.envelope(), status_code=error.status, headers=headers)

@@ -24,6 +24,7 @@ from brie_server.api.services import Given, Services
 from brie_server.api.streaming import named_event_stream, told
 from brie_server.api.tool_messages import offer_of, template_messages
 from brie_server.generation.answer_text import Piece
+from brie_server.generation.conversation import Conversation
 from brie_server.generation.generator import Answers, TextRequest
 from brie_server.schema.response_objects import ErrorEvent, InputTokens, ResponseEvent, ResponseObject, StreamEvent
 from brie_server.schema.responses import Asking, CountRequest, ResponseRequest
@@ -78,19 +79,19 @@ async def _respond(data: ResponseRequest, services: Services) -> Response[Respon
 async def _text_request(body: ResponseRequest, items: Sequence[KeptItem], services: Services) -> TextRequest:
     prompt_ids = await _prompt_ids(body.model, body, items, services)
     request = text_request(body, prompt_ids, max_tokens=body.max_output_tokens, logprobs=body.num_logprobs)
-    return replace(request, prompt_logprobs=None, offer=offer_of(body))
+    return replace(request, prompt_logprobs=None, offer=offer_of(body), prompt_param="input")
 
 
 async def _prompt_ids(model: str, body: Asking, items: Sequence[KeptItem], services: Services) -> list[int]:
     messages = template_messages(chat_messages(body.instructions, items))
-    return await services.generator.chat_prompt(model, messages, offer_of(body))
+    return await services.generator.chat_prompt(model, Conversation(messages=messages, offer=offer_of(body)))
 
 
 async def _begin(request: TextRequest, services: Services) -> Answers:
     try:
         return await services.generator.begin([request])
     except ContextLengthExceeded as error:
-        param = "input" if error.param is None else "max_output_tokens"
+        param = "max_output_tokens" if error.param == "max_tokens" else error.param
         raise ContextLengthExceeded(error.message, param=param) from error
 
 

@@ -5,8 +5,8 @@ import asyncio
 from litestar import post
 from litestar.params import JSONBody
 
+from brie_server.api.conversations import conversation_of
 from brie_server.api.services import Given, Services
-from brie_server.api.tool_messages import template_messages
 from brie_server.schema.tokens import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
 
 
@@ -37,8 +37,7 @@ async def detokenize(data: JSONBody[DetokenizeRequest], services: Given) -> Deto
 async def _tokens(body: TokenizeRequest, services: Services) -> list[int]:
     model = services.base.id if body.model is None else body.model
     if body.messages is not None:
-        messages, generator = template_messages(body.messages), services.generator
-        return await (generator.chat_prompt if body.add_generation_prompt else generator.conversation)(model, messages)
+        return await services.generator.chat_prompt(model, conversation_of(body, body.messages))
     text = body.content if body.prompt is None else body.prompt
     (tokens,) = await services.generator.text_prompts(model, [text or ""], with_special=body.adds_special_tokens)
     return tokens

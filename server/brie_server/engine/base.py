@@ -150,10 +150,18 @@ class EngineInfo:
     context_length: int
     max_batch: int
     """Sequences that can generate at once."""
+    max_requests: int
+    """Those and the ones that may wait; a further one is Overloaded."""
+    embedding_size: int | None = None
+    """How many numbers `embed` gives; None for an engine that has none to give."""
+
+
+Embedding = tuple[float, ...]
+"""What a model makes of a text: the mean of its last hidden states, behind its final norm, over all the tokens."""
 
 
 class Engine(Protocol):
-    """Answers prompts; closing the iterator that `generate` returned aborts the request."""
+    """Answers prompts; closing the iterator that `generate` returned, or cancelling `embed`, aborts the request."""
 
     def info(self) -> EngineInfo:
         """What this engine runs on; constant."""
@@ -164,6 +172,14 @@ class Engine(Protocol):
 
         Raises InvalidRequest for a prompt that breaks its promises, NotFound for an adapter that is not loaded,
         Overloaded when the queue is full, EngineFailure when a step fails, NotReady once the engine is closed.
+        """
+        ...
+
+    async def embed(self, token_ids: tuple[int, ...], adapter: str | None = None) -> Embedding:
+        """`embedding_size` numbers, of whatever length as a vector, computed beside the answers.
+
+        Raises InvalidRequest for no tokens, or where there are no embeddings (`embeddings_unsupported`);
+        ContextLengthExceeded for more tokens than the context; and the rest as `generate` does.
         """
         ...
 

@@ -7,23 +7,23 @@ empties between two steps; and it hands each event loop all tokens of a step in 
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
 
 from brie_core.errors import BrieError, EngineFailure, NotFound, NotReady
-from brie_server.engine.base import Prompt, Token
+from brie_server.engine.base import Embedding, Prompt, Token
 
 logger = logging.getLogger(__name__)
 PATIENCE_S = 5.0
 """How long a thread that has nothing to do keeps what it computed with."""
-_NO_TOKEN = "No token could be chosen: the model's probabilities are not finite, or the answer's form allows none."
+_NOTHING = "Nothing came of it: the model's numbers are not finite, or the answer's form allows no token."
 _T = TypeVar("_T")
-_Answer = Token | BrieError
+_Answer = Token | Embedding | BrieError
 
 
 class Asked(Protocol):
@@ -56,8 +56,8 @@ class Scheduler(Protocol[SequenceT]):
         """The next step, whose `chunks` name the sequences that it computes, or None."""
         ...
 
-    def advance(self, step: Any, sampled: Any, /) -> list[tuple[SequenceT, Token | None]]:
-        """What the step gave; None for a sequence that no token could be chosen for, which has left."""
+    def advance(self, step: Any, sampled: Any, /) -> Sequence[tuple[SequenceT, Token | Embedding | None]]:
+        """What the step gave; None for a sequence that nothing could be chosen or told for, which has left."""
         ...
 
     def rest(self) -> None:
@@ -123,20 +123,17 @@ class EngineThread(Generic[SequenceT, RunnerT]):
 
         Raises what `make` raises, NotReady once closed, and the request's own error when it has one.
         """
-        request = Request(make(), asyncio.get_running_loop())
-        self._post(partial(self._submit, request))
-        try:
+        with self._asked(make()) as answers:
             while True:
-                answer = await request.answers.get()
-                if isinstance(answer, BrieError):
-                    raise answer
-                yield answer
-                if answer.finish:
+                token = _expected(await answers.get(), Token)
+                yield token
+                if token.finish:
                     return
-        finally:
-            # nothing may be awaited here: when a client has gone, every await raises at once
-            with suppress(NotReady):
-                self._post(partial(self._abort, request))
+
+    async def embedding(self, make: Callable[[], SequenceT]) -> Embedding:
+        """What the sequence that `make` gives is told at its end; raises as `answers` does."""
+        with self._asked(make()) as answers:
+            return _expected(await answers.get(), tuple)
 
     def call(self, function: Callable[[RunnerT], _T]) -> Future[_T]:
         """Have `function` run between two steps; raises NotReady once closed."""
@@ -158,6 +155,18 @@ class EngineThread(Generic[SequenceT, RunnerT]):
     def join(self) -> None:
         """Wait for the end."""
         self._thread.join()
+
+    @contextmanager
+    def _asked(self, sequence: SequenceT) -> "Iterator[asyncio.Queue[_Answer]]":
+        """Where the answers arrive; whoever leaves aborts what is not answered."""
+        request = Request(sequence, asyncio.get_running_loop())
+        self._post(partial(self._submit, request))
+        try:
+            yield request.answers
+        finally:
+            # nothing may be awaited here: when a client has gone, every await raises at once
+            with suppress(NotReady):
+                self._post(partial(self._abort, request))
 
     def _post(self, command: Callable[[RunnerT], None]) -> None:
         with self._entrance:
@@ -200,7 +209,7 @@ class EngineThread(Generic[SequenceT, RunnerT]):
             self._scheduler.forget_all()
             runner.reset()
             return
-        self._deliver((self._requests[sequence], token or EngineFailure(_NO_TOKEN)) for sequence, token in answers)
+        self._deliver((self._requests[sequence], answer or EngineFailure(_NOTHING)) for sequence, answer in answers)
 
     def _submit(self, request: Request[SequenceT], runner: RunnerT) -> None:
         adapter = request.sequence.prompt.adapter
@@ -236,7 +245,7 @@ class EngineThread(Generic[SequenceT, RunnerT]):
         by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Request[SequenceT], _Answer]]] = {}
         for request, answer in list(answers):
             by_loop.setdefault(request.loop, []).append((request, answer))
-            if isinstance(answer, BrieError) or answer.finish:
+            if not isinstance(answer, Token) or answer.finish:
                 del self._requests[request.sequence]
         for loop, pairs in by_loop.items():
             try:
@@ -246,6 +255,15 @@ class EngineThread(Generic[SequenceT, RunnerT]):
                 for request, _ in pairs:
                     self._requests.pop(request.sequence, None)
                     self._scheduler.abort(request.sequence)
+
+
+def _expected(answer: _Answer, kind: type[_T]) -> _T:
+    """The answer, which is of this kind unless it is an error, which is raised."""
+    if isinstance(answer, BrieError):
+        raise answer
+    if not isinstance(answer, kind):
+        raise TypeError(f"a request for {kind} was answered by {type(answer)}")
+    return answer
 
 
 def _put(pairs: Sequence[tuple[Request[Any], _Answer]]) -> None:

@@ -7,14 +7,14 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from brie_core.errors import ContextLengthExceeded, InvalidRequest
-from brie_core.text.chat_template import Message
 from brie_core.text.codec import TextCodec
 from brie_server.adapters.residency import Residency, Stay
-from brie_server.engine.base import Engine, Logprobs, Prompt, Sampling
+from brie_server.engine.base import Engine, Form, Logprobs, Prompt, Sampling
 from brie_server.generation.answer_text import AnswerText, Piece
+from brie_server.generation.conversation import Conversation, render
 from brie_server.generation.interleaving import first_of_each, interleaved
 from brie_server.generation.tool_answer import ToolAnswer
-from brie_server.generation.tool_prompt import Offer, render_chat
+from brie_server.generation.tool_prompt import Offer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +23,8 @@ class TextRequest:
 
     model: str
     prompt_ids: Sequence[int]
+    prompt_param: str = "prompt"
+    """The field that it came from, for whoever is told that it cannot be honoured."""
     max_tokens: int | None
     """None generates until the model stops or its context is full."""
     stop: Sequence[str]
@@ -36,6 +38,16 @@ class TextRequest:
     prompt_logprobs: int | None = None
     offer: Offer | None = None
     """Tools that the answer may call; the prompt has to show them."""
+    form: Form | None = None
+    """What the answer has to be; with a prompt that begins it, what follows there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How many answers an engine takes on at once, and how many more it would now."""
+
+    most: int
+    left: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +63,8 @@ class Answers:
     """Stop, and let engine and adapter go; no error once all pieces were taken. Nobody may be waiting for a piece."""
     prompt_logprobs: tuple[tuple[Logprobs | None, ...] | None, ...]
     """By request: where they were asked for, one for each token of the prompt; None for its first."""
+    room: Room
+    """When they had begun."""
 
 
 class Generator:
@@ -60,25 +74,17 @@ class Generator:
         self._engine = engine
         self._tokenizer = tokenizer
         self._residency = residency
+        self._num_open = 0
 
     @property
     def context_length(self) -> int:
         """Tokens that prompt and answer may have together."""
         return self._engine.info().context_length
 
-    async def chat_prompt(self, model: str, messages: Sequence[Message], offer: Offer | None = None) -> list[int]:
-        """The conversation as the model reads it, ready for the assistant's turn.
-
-        NotFound before any work is done.
-        """
+    async def chat_prompt(self, model: str, conversation: Conversation) -> list[int]:
+        """The conversation as the model reads it; NotFound before any work is done."""
         await self._residency.check(model)
-        return await asyncio.to_thread(lambda: self._tokenizer.encode(render_chat(self._tokenizer, messages, offer)))
-
-    async def conversation(self, model: str, messages: Sequence[Message]) -> list[int]:
-        """The conversation as it stands, with nobody's turn begun; NotFound before any work is done."""
-        await self._residency.check(model)
-        rendered = await asyncio.to_thread(self._tokenizer.render, messages, add_generation_prompt=False)
-        return self._tokenizer.encode(rendered)
+        return await asyncio.to_thread(lambda: self._tokenizer.encode(render(self._tokenizer, conversation)))
 
     async def text_prompts(
         self, model: str, prompts: Sequence[str | list[int]], *, with_special: bool = True
@@ -128,19 +134,23 @@ class Generator:
                 await source.aclose()
 
         told = tuple(first.prompt_logprobs for first in firsts)
-        return Answers(secrets.token_hex(12), stay.version, whole, aclose, told)
+        return Answers(secrets.token_hex(12), stay.version, whole, aclose, told, self._room())
+
+    def _room(self) -> Room:
+        most = self._engine.info().max_requests
+        return Room(most, max(most - self._num_open, 0))
 
     def _prompt(self, request: TextRequest, version: str | None) -> Prompt:
         context = self.context_length
         length = len(request.prompt_ids)
         if length == 0:
-            raise InvalidRequest("The prompt is empty: give at least one token.", param="prompt")
+            raise InvalidRequest("The prompt is empty: give at least one token.", param=request.prompt_param)
         room = context - length
         if room < 1 or (request.max_tokens or 1) > room:
             raise ContextLengthExceeded(
                 f"This model's context is {context} tokens; the prompt has {length} and {request.max_tokens or 1} were "
                 "asked for. Shorten the prompt or ask for fewer tokens.",
-                param="max_tokens" if room >= 1 else None,
+                param="max_tokens" if room >= 1 else request.prompt_param,
             )
         return Prompt(
             token_ids=tuple(request.prompt_ids),
@@ -151,6 +161,7 @@ class Generator:
             min_tokens=request.min_tokens,
             logprobs=request.logprobs,
             prompt_logprobs=request.prompt_logprobs,
+            form=request.form,
         )
 
     def _reader(self, request: TextRequest) -> AnswerText | ToolAnswer:
@@ -161,6 +172,7 @@ class Generator:
 
     async def _pieces(self, prompt: Prompt, answer: AnswerText | ToolAnswer, stay: Stay) -> AsyncGenerator[Piece, None]:
         """Leaving this generator, in whatever way, aborts the request and lets its adapter go."""
+        self._num_open += 1
         try:
             async with aclosing(self._engine.generate(prompt)) as tokens:
                 async for token in tokens:
@@ -169,6 +181,7 @@ class Generator:
                     if piece.finish is not None:
                         return
         finally:
+            self._num_open -= 1
             stay.leave()
 
 

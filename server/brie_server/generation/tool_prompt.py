@@ -5,13 +5,14 @@ messages, in Hermes' format: the tools into the system message, results into a m
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Any
 
 from brie_core.errors import InvalidRequest
-from brie_core.text.chat_template import Message, Tool
+from brie_core.text.chat_template import NO_VARIABLES, Message, Tool, Variable
 from brie_core.text.codec import TextCodec
 from brie_server.generation.tool_formats import HERMES, ToolFormat, format_of
 
@@ -38,6 +39,8 @@ class Offer:
     """The tool it has to call."""
     ends_after_one: bool = False
     """Whether the first call ends the answer."""
+    strict: frozenset[str] = frozenset()
+    """Names of those whose schema any call of them has to fit."""
 
     @property
     def names(self) -> frozenset[str]:
@@ -54,24 +57,32 @@ class Offer:
         return form.primer if self.must_call else ""
 
 
-def render_chat(codec: TextCodec, messages: Sequence[Message], offer: Offer | None) -> str:
-    """The conversation as the model reads it, up to where its answer goes on."""
+def render_chat(
+    codec: TextCodec,
+    messages: Sequence[Message],
+    offer: Offer | None,
+    *,
+    add_generation_prompt: bool = True,
+    variables: Mapping[str, Variable] = NO_VARIABLES,
+) -> str:
+    """The conversation as the model reads it; an answer that has to be a call is begun where a turn of its is open."""
     template, form = codec.chat_template, format_of(codec.chat_template)
-    primer = "" if offer is None else offer.primer(form)
+    render = partial(codec.render, add_generation_prompt=add_generation_prompt, variables=variables)
+    primer = offer.primer(form) if offer is not None and add_generation_prompt else ""
     if template is None or not template.reads_tools:
-        return _render_written(codec, messages, offer) + primer
+        return _render_written(render, messages, offer) + primer
     tools = None if offer is None else list(offer.tools)
-    return codec.render(_with_ids_for(form, messages), add_generation_prompt=True, tools=tools) + primer
+    return render(_with_ids_for(form, messages), tools=tools) + primer
 
 
-def _render_written(codec: TextCodec, messages: Sequence[Message], offer: Offer | None) -> str:
+def _render_written(render: Callable[[list[Message]], str], messages: Sequence[Message], offer: Offer | None) -> str:
     written = written_out(messages, offer)
     try:
-        return codec.render(written, add_generation_prompt=True)
+        return render(written)
     except InvalidRequest:
         if offer is None or messages[0]["role"] == "system":
             raise
-        return codec.render(_without_system_role(written), add_generation_prompt=True)  # some templates refuse it
+        return render(_without_system_role(written))  # some templates refuse it
 
 
 def written_out(messages: Sequence[Message], offer: Offer | None) -> list[Message]:

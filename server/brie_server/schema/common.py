@@ -66,6 +66,7 @@ class StreamOptions(Body):
     """Options of a stream."""
 
     include_usage: Flag = False
+    include_obfuscation: Ignored = None
 
 
 class Usage(Wire):

@@ -12,20 +12,26 @@ from brie_server.schema.sampling import AnswerBody, AnyCount
 MOST_CHOICES = 256
 _MOST_ID = 2**31 - 1
 _IDS = {"type": "array", "items": {"type": "integer"}}
-_FORMS = [{"type": "string"}, _IDS, {"type": "array", "items": {"type": "string"}}, {"type": "array", "items": _IDS}]
+PROMPT_FORMS = [
+    {"type": "string"},
+    _IDS,
+    {"type": "array", "items": {"type": "string"}},
+    {"type": "array", "items": _IDS},
+]
 
 
 def _prompts(value: Any) -> Any:
     """One text, one list of token ids, or a list of either, as a list of prompts."""
-    prompts = [value] if _is_prompt(value) else value
-    if not isinstance(prompts, list) or not prompts or not all(_is_prompt(each) for each in prompts):
+    prompts = [value] if is_prompt(value) else value
+    if not isinstance(prompts, list) or not prompts or not all(is_prompt(each) for each in prompts):
         raise ValueError(
             "give a string, a list of token ids, or a list of strings or of lists of token ids; none empty"
         )
     return prompts
 
 
-def _is_prompt(value: Any) -> bool:
+def is_prompt(value: Any) -> bool:
+    """A text or a list of token ids, and not an empty one."""
     return bool(value) and (isinstance(value, str) or (isinstance(value, list) and all(_is_id(each) for each in value)))
 
 
@@ -33,7 +39,7 @@ def _is_id(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_ID
 
 
-Prompts = Annotated[list[str | list[int]], BeforeValidator(_prompts), WithJsonSchema({"anyOf": _FORMS})]
+Prompts = Annotated[list[str | list[int]], BeforeValidator(_prompts), WithJsonSchema({"anyOf": PROMPT_FORMS})]
 
 
 class CompletionRequest(AnswerBody):
@@ -46,6 +52,7 @@ class CompletionRequest(AnswerBody):
     best_of: NumChoices | None = None
     echo: Flag | None = None
 
+    response_format: Refused = None
     suffix: Refused = None
 
     user: Ignored = None

@@ -5,17 +5,18 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
 from brie_server.schema.common import (
-    Body,
     Flag,
     Name,
     Number,
     Probability,
+    Refused,
     Seed,
     Stop,
     StreamOptions,
     Temperature,
     TokenCount,
 )
+from brie_server.schema.foreign import ForeignFields
 
 _MOST_BIASES = 1024
 
@@ -52,7 +53,7 @@ def _only_whole(number: int | None, info: ValidationInfo) -> int | None:
     return number
 
 
-class AnswerBody(Body):
+class AnswerBody(ForeignFields):
     """The fields of both; from top_k on they are vLLM's."""
 
     model: Name
@@ -74,3 +75,9 @@ class AnswerBody(Body):
     stop_token_ids: Annotated[list[TokenId], Field(max_length=1024)] | None = None
     ignore_eos: Flag | None = None
     prompt_logprobs: Annotated[Alternatives | None, AfterValidator(_only_whole)] = None
+
+    guided_choice: Refused = None
+    guided_grammar: Refused = None
+    guided_json: Refused = None
+    guided_regex: Refused = None
+    structured_outputs: Refused = None

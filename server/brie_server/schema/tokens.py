@@ -8,11 +8,12 @@ from brie_core.wire import Wire
 from brie_server.schema.common import Body, Flag, Name, Refused
 from brie_server.schema.messages import ChatMessage
 from brie_server.schema.sampling import TokenId
+from brie_server.schema.template import TemplateFields
 
 MOST_TOKENS = 2**20
 
 
-class TokenizeRequest(Body):
+class TokenizeRequest(TemplateFields):
     """A text under its name in vLLM (`prompt`) or llama.cpp (`content`), or a conversation."""
 
     model: Name | None = None
@@ -21,7 +22,6 @@ class TokenizeRequest(Body):
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=4096)] | None = None
     add_special_tokens: Flag | None = None
     add_special: Flag | None = None
-    add_generation_prompt: Flag = True
     return_token_strs: Flag = False
     with_pieces: Refused = None
 

@@ -269,6 +269,39 @@ async def test_an_adapter_of_another_base_is_refused(engine: Engine, tiny_models
         await engine.load_adapter("foreign", tiny_models["qwen3"].adapter("plain"))
 
 
+async def test_a_text_is_embedded_or_refused_by_name(engine: Engine, tiny_model: TinyModel) -> None:
+    if engine.info().embedding_size is None:
+        with pytest.raises(InvalidRequest) as caught:
+            await engine.embed(ASKED)
+        assert caught.value.code == "embeddings_unsupported"
+        return
+    folder = tiny_model.adapter("all-linear")
+    await engine.load_adapter("first", folder)
+    for adapter, expected in ((None, tiny_model.embedding(ASKED)), ("first", tiny_model.embedding(ASKED, folder))):
+        told = torch.tensor(await engine.embed(ASKED, adapter))
+        assert len(told) == engine.info().embedding_size
+        assert float((told - expected).abs().max()) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("ids", "adapter", "error"),
+    [
+        ((), None, InvalidRequest),
+        ((1, -1), None, InvalidRequest),
+        ((1, VOCAB_SIZE), None, InvalidRequest),
+        (token_ids(CONTEXT_LENGTH + 1), None, ContextLengthExceeded),
+        (ASKED, "nobody", NotFound),
+    ],
+)
+async def test_a_text_that_cannot_be_embedded_is_refused(
+    ids: tuple[int, ...], adapter: str | None, error: type[Exception], engine: Engine
+) -> None:
+    if engine.info().embedding_size is not None:
+        with pytest.raises(error):
+            await engine.embed(ids, adapter)
+        assert len(await engine.embed(token_ids(CONTEXT_LENGTH))) == engine.info().embedding_size
+
+
 async def test_closing_the_iterator_ends_the_request(engine: Engine) -> None:
     stream = engine.generate(prompt(ASKED, 200))
     await anext(stream)
@@ -280,6 +313,9 @@ async def test_after_closing_there_are_no_answers(engine: Engine, tiny_model: Ti
     await engine.aclose()
     with pytest.raises(NotReady):
         await answer(engine, prompt(ASKED, 5))
+    if engine.info().embedding_size is not None:
+        with pytest.raises(NotReady):
+            await engine.embed(ASKED)
     with pytest.raises(NotReady):
         await engine.load_adapter("late", tiny_model.adapter("plain"))
 

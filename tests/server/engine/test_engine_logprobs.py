@@ -91,14 +91,13 @@ def test_prompts_side_by_side_and_preempted_ones_have_theirs_once(
 
 def test_no_more_logits_than_are_asked_for_are_computed(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     rows: list[int] = []
-    forward = runner._model.forward
+    logits = runner._model.logits
 
-    def counted(*args: object) -> torch.Tensor:
-        logits_LV = forward(*args)  # type: ignore[arg-type]  # passed through
-        rows.append(len(logits_LV))
-        return logits_LV
+    def counted(wanted: torch.Tensor) -> torch.Tensor:
+        rows.append(len(wanted))
+        return logits(wanted)
 
-    monkeypatch.setattr(runner._model, "forward", counted)
+    monkeypatch.setattr(runner._model, "logits", counted)
     scheduler = Scheduler(Limits(chunk_size=16), token_budget=1024, context_length=256)
     drive(scheduler, runner, [Asked(prompt(token_ids(40), 2)), Asked(prompt(token_ids(20), 2, prompt_logprobs=0))])
     assert max(rows) <= 16 + 1

@@ -112,6 +112,13 @@ class TinyModel:
             logits: torch.Tensor = _judge(self.base.folder, adapter)(input_ids=torch.tensor([token_ids])).logits[0]
             return logits
 
+    def embedding(self, token_ids: tuple[int, ...], adapter: Path | None = None) -> torch.Tensor:
+        """The mean of the last hidden states of transformers, or PEFT; float32 [hidden size]."""
+        with _future_warnings_ignored(), torch.no_grad():
+            told = _judge(self.base.folder, adapter)(input_ids=torch.tensor([token_ids]), output_hidden_states=True)
+            mean: torch.Tensor = told.hidden_states[-1][0].mean(0)
+            return mean
+
     def reference(self, token_ids: tuple[int, ...], max_tokens: int, adapter: Path | None = None) -> list[int]:
         """What transformers, or PEFT, generates greedily in float32."""
         return list(self.references([token_ids], max_tokens, adapter)[0].tokens)

@@ -3,14 +3,15 @@
 import ctypes
 import unicodedata
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import llama_cpp
 from jinja2 import TemplateError
 
 from brie_core.errors import BadConfiguration, InvalidRequest
-from brie_core.text.chat_template import ChatTemplate, Message, Tool
+from brie_core.text.chat_template import NO_VARIABLES, ChatTemplate, Message, Tool, Variable
+from brie_core.text.spelled import Spellings
 from brie_core.weights.gguf_model import GgufModel
 from brie_server.engine.llamacpp.library import open_model
 
@@ -51,7 +52,17 @@ class GgufCodec:
         return self._template
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
-        """Token ids; special tokens that the text spells out are recognised."""
+        """See `TextCodec`."""
+        if add_special_tokens:
+            return self._tokenize(text, adds_special=True, reads_special=True)
+        runs = self._spellings.runs(text)
+        return [token for run in runs for token in self._tokenize(run.text, reads_special=not run.is_plain)]
+
+    @cached_property
+    def _spellings(self) -> Spellings:
+        return Spellings(self.piece(token).decode(errors="replace") for token in self.special_ids)
+
+    def _tokenize(self, text: str, *, adds_special: bool = False, reads_special: bool) -> list[int]:
         data = (unicodedata.normalize("NFC", text) if self._normalizer == "NFC" else text).encode()
         room = len(data) + 8
         while True:
@@ -62,8 +73,8 @@ class GgufCodec:
                 len(data),
                 tokens,
                 room,
-                add_special_tokens,
-                True,  # noqa: FBT003  # special tokens in the text
+                adds_special,
+                reads_special,
             )
             if count >= 0:
                 return list(tokens[:count])
@@ -78,15 +89,26 @@ class GgufCodec:
         return self._ask_for_piece(token, special=True)
 
     def render(
-        self, messages: Sequence[Message], *, add_generation_prompt: bool, tools: Sequence[Tool] | None = None
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool,
+        tools: Sequence[Tool] | None = None,
+        variables: Mapping[str, Variable] = NO_VARIABLES,
     ) -> str:
-        """A conversation as text; raises InvalidRequest if the file has no template or the template refuses."""
+        """See `TextCodec`."""
         if self._template is None:
             raise InvalidRequest(
                 "This file has no chat template, so it cannot hold a conversation: use /v1/completions.",
                 param="messages",
             )
-        return self._template.render(messages, add_generation_prompt=add_generation_prompt, tools=tools)
+        marked = self._spellings.marked
+        return self._template.render(
+            marked(messages),
+            add_generation_prompt=add_generation_prompt,
+            tools=marked(tools),
+            variables=marked(variables),
+        )
 
     def _piece(self, token: int) -> bytes:
         """A token's bytes; llama.cpp is asked for each token once."""

@@ -15,7 +15,7 @@ from brie_core.errors import BadConfiguration, InvalidRequest
 from brie_core.weights.gguf_adapter import write_gguf_adapter
 from brie_core.weights.gguf_model import GgufModel
 from brie_core.weights.lora import check_values, read_adapter
-from brie_server.engine.base import EngineInfo, Prompt, Sampling, Token
+from brie_server.engine.base import Embedding, EngineInfo, Prompt, Sampling, Token
 from brie_server.engine.llamacpp.model import CACHE_TYPES, Context, Model, Shape
 from brie_server.engine.llamacpp.runner import Runner
 from brie_server.engine.llamacpp.scheduler import Limits, Scheduler
@@ -71,6 +71,7 @@ class LlamaCppEngine:
             dtype=dtype,
             context_length=min(model.context_length, cells),
             max_batch=limits.max_places,
+            max_requests=limits.max_requests,
         )
         scheduler = Scheduler(limits, num_cells=cells, reuses=model.keeps_parts)
         self._runner = Runner(model, _context(model, limits, cells, dtype))
@@ -87,6 +88,13 @@ class LlamaCppEngine:
         EngineFailure, and NotReady once the engine is closed.
         """
         return self._thread.answers(lambda: self._sequence(prompt))
+
+    async def embed(self, token_ids: tuple[int, ...], adapter: str | None = None) -> Embedding:
+        """Raises InvalidRequest: llama.cpp would hold hidden states and logits for each token of a step."""
+        raise InvalidRequest(
+            "The llamacpp engine makes no embeddings: serve the model's Hugging Face folder.",
+            code="embeddings_unsupported",
+        )
 
     async def load_adapter(self, digest: str, folder: Path) -> int:
         """Check and write the adapter on a thread of its own; the engine's thread has llama.cpp read it."""

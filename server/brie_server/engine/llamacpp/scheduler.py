@@ -74,6 +74,11 @@ class Limits:
     """Steps that a group may take while another waits."""
 
     @property
+    def max_requests(self) -> int:
+        """Sequences that run or wait."""
+        return self.max_places + self.max_waiting
+
+    @property
     def largest_step(self) -> int:
         """Tokens that one step may hold."""
         return self.max_places + self.chunk_size
@@ -112,7 +117,7 @@ class Scheduler:
 
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence; raises Overloaded when places and queue are full."""
-        most = self._limits.max_places + self._limits.max_waiting
+        most = self._limits.max_requests
         if self.num_running + self.num_waiting >= most:
             raise Overloaded(f"{most} requests are in progress, which is all that is taken at once: try again soon.")
         self._waiting.append(sequence)

@@ -11,8 +11,8 @@ from brie_core.background import in_background
 from brie_core.errors import BadConfiguration
 from brie_core.weights.base_model import BaseModel
 from brie_core.weights.lora import read_adapter
-from brie_server.engine.base import EngineInfo, Prompt, Token
-from brie_server.engine.promises import check_prompt
+from brie_server.engine.base import Embedding, EngineInfo, Prompt, Sampling, Token
+from brie_server.engine.promises import check_prompt, check_text
 from brie_server.engine.thread import EngineThread
 from brie_server.engine.torch.architecture import read_architecture
 from brie_server.engine.torch.device import cache_bytes, choose_target
@@ -53,6 +53,8 @@ class TorchEngine:
             dtype=str(dtype).removeprefix("torch."),
             context_length=min(base.context_length, budget),
             max_batch=limits.max_rows,
+            max_requests=limits.max_requests,
+            embedding_size=self._architecture.hidden_size,
         )
         scheduler = Scheduler(limits, token_budget=budget, context_length=self._info.context_length)
         self._thread = EngineThread(scheduler, runner)
@@ -68,6 +70,13 @@ class TorchEngine:
         EngineFailure, and NotReady once the engine is closed.
         """
         return self._thread.answers(lambda: self._sequence(prompt))
+
+    async def embed(self, token_ids: tuple[int, ...], adapter: str | None = None) -> Embedding:
+        """The mean of the last hidden states; a text takes its place in steps and queue as a prompt does.
+
+        Raises as `generate` does.
+        """
+        return await self._thread.embedding(lambda: self._text(token_ids, adapter))
 
     async def load_adapter(self, digest: str, folder: Path) -> int:
         """Read, check and convert the adapter on a thread of its own; the engine's thread only takes it in.
@@ -95,3 +104,10 @@ class TorchEngine:
     def _sequence(self, prompt: Prompt) -> Sequence:
         check_prompt(prompt, self._architecture.vocab_size, self._info.context_length)
         return Sequence(prompt)
+
+    def _text(self, token_ids: tuple[int, ...], adapter: str | None) -> Sequence:
+        check_text(token_ids, self._architecture.vocab_size, self._info.context_length)
+        nothing_follows = Prompt(
+            token_ids=token_ids, max_tokens=0, stop_ids=frozenset(), sampling=Sampling(temperature=0), adapter=adapter
+        )
+        return Sequence(nothing_follows)

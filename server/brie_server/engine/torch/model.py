@@ -69,7 +69,7 @@ class Decoder:
         self._embedding_scale = scale if architecture.switches.scaled_embedding else None
 
     def forward(self, batch: Batch, cache: Cache, lora: Lora | None) -> Tensor:
-        """Compute the step's tokens, write their keys and values into the cache; returns float32 logits [S, V]."""
+        """Compute the step's tokens, write their keys and values into the cache; returns [N, E] for what follows."""
         x_NE = functional.embedding(batch.token_ids_N, self._weights.embedding_VE)
         if self._embedding_scale is not None:
             x_NE *= self._embedding_scale
@@ -80,7 +80,15 @@ class Decoder:
             added_NE = _mlp(layer, layer.mlp_norm(x_NE, attended_NE), self._operations, this)
         if added_NE is not None:
             x_NE += added_NE
-        return self._weights.head.apply(self._norm(x_NE[batch.logits_S])).float()
+        return x_NE
+
+    def logits(self, x_SE: Tensor) -> Tensor:
+        """What some of the tokens in `forward`'s result say of the next one: float32 [S, V]."""
+        return self._weights.head.apply(self._norm(x_SE)).float()
+
+    def hidden(self, x_NE: Tensor) -> Tensor:
+        """The last hidden states of `forward`'s result, as transformers tells them: behind the final norm."""
+        return self._norm(x_NE)
 
     def _rotations(self, batch: Batch, dtype: torch.dtype) -> Mapping[Rope, Rotation]:
         return {

@@ -21,6 +21,7 @@ from brie_server.engine.torch.logprobs import score_prompts
 from brie_server.engine.torch.lora_rows import PackedAdapters, can_pack
 from brie_server.engine.torch.model import Decoder
 from brie_server.engine.torch.operations import Operations, TensorOperations
+from brie_server.engine.torch.pooling import sum_hidden
 from brie_server.engine.torch.sampler import sample
 from brie_server.engine.torch.sequence import Sequence, row_of
 from brie_server.engine.torch.step import Step
@@ -43,13 +44,16 @@ class Runner:
     def run(self, step: Step) -> list[int | None]:
         """Compute a step; one token for each of `step.sampling`, None for one that none can be chosen for.
 
-        Logprobs that were asked for are left with the sequences.
+        Logprobs and hidden states that were asked for are left with the sequences.
         """
         self._make_room(step)
         target = self._target
         batch = build_batch(step, self._architecture, target.device, target.dtype, target.shapes)
         lora = self._adapters.batch(_adapters_of(step, batch.token_ids_N.shape[0]))
-        logits_LV = self._model.forward(batch, self._cache, lora)
+        x_NE = self._model.forward(batch, self._cache, lora)
+        logits_LV = self._model.logits(x_NE[batch.logits_S])
+        if any(chunk.sequence.embeds for chunk in step.chunks):
+            sum_hidden(self._model.hidden(x_NE), step.chunks, target.shapes)
         for keep in step.keeps:
             self._cache.keep(keep)
         for block in step.dropped:

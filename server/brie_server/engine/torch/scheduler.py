@@ -11,7 +11,8 @@ The cache is a rectangle of rows x capacity tokens within a budget. The rules, i
 4. A step computes one token for each sequence that decodes, and a limited number of tokens of prompts, oldest first, so
    that a long prompt does not stall the answers that are already streaming. Whoever has tokens in the cache is in it.
 5. A prompt begins where the kept blocks of earlier prompts end (`prefix`), and leaves its own blocks behind. One whose
-   logprobs are wanted begins at its beginning, because they come with the computing.
+   logprobs are wanted begins at its beginning, because they come with the computing. So does a text that is embedded,
+   and it leaves no block: nobody goes on from it.
 
 Running sequences were admitted before all waiting ones, so the first of them always makes progress; and each that waits
 is admitted after a bounded number of others. Nobody starves.
@@ -22,7 +23,7 @@ from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 
 from brie_core.errors import Overloaded
-from brie_server.engine.base import Token
+from brie_server.engine.base import Embedding, Token
 from brie_server.engine.torch.prefix import BLOCK, PrefixIndex
 from brie_server.engine.torch.sequence import Sequence, row_of
 from brie_server.engine.torch.step import Chunk, Keep, Move, Rectangle, Restore, Step, in_order
@@ -49,6 +50,11 @@ class Limits:
     """The rectangle is at least this large, if that fits: where only what is written takes memory, growing is dear."""
     max_blocks: int = 512
     """Blocks of keys and values that are kept for later prompts."""
+
+    @property
+    def max_requests(self) -> int:
+        """Sequences that run or wait."""
+        return self.max_rows + self.max_waiting
 
 
 class Scheduler:
@@ -89,7 +95,7 @@ class Scheduler:
 
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence; raises Overloaded when rows and queue are full."""
-        most = self._limits.max_rows + self._limits.max_waiting
+        most = self._limits.max_requests
         if self.num_running + self.num_waiting >= most:
             raise Overloaded(f"{most} requests are in progress, which is all that is taken at once: try again soon.")
         self._waiting.add(sequence)
@@ -129,14 +135,17 @@ class Scheduler:
         self._prefixes.clear()
         self._dropped = ()
 
-    def advance(self, step: Step, token_ids: SequenceOf[int | None]) -> list[tuple[Sequence, Token | None]]:
+    def advance(self, step: Step, token_ids: SequenceOf[int | None]) -> list[tuple[Sequence, Token | Embedding | None]]:
         """Take the sampled tokens of a step, in the order of `step.sampling`; the finished leave their rows.
 
         None stands for a sequence that no token could be chosen for: it leaves too, and its token is None here.
         """
         for chunk in step.chunks:
             chunk.sequence.num_computed = chunk.end
-        answers: list[tuple[Sequence, Token | None]] = []
+        answers: list[tuple[Sequence, Token | Embedding | None]] = []
+        for sequence in step.embedded:
+            answers.append((sequence, sequence.embedding()))
+            self._running.remove(sequence)
         for sequence, token_id in zip(step.sampling, token_ids, strict=True):
             token = None if token_id is None else sequence.append(token_id)
             answers.append((sequence, token))
@@ -179,7 +188,7 @@ class Scheduler:
                 room -= sequence.num_uncomputed
 
     def _match(self, sequence: Sequence) -> tuple[int, ...]:
-        if sequence.wants_prompt_logprobs:
+        if sequence.wants_prompt_logprobs or sequence.embeds:
             return ()
         return self._prefixes.match(sequence.prompt.adapter, sequence.token_ids)
 
@@ -189,13 +198,13 @@ class Scheduler:
         for sequence in self._running:
             num_tokens = 1 if sequence.num_uncomputed == 1 else min(sequence.num_uncomputed, room)
             if num_tokens:
-                samples = num_tokens == sequence.num_uncomputed
+                samples = num_tokens == sequence.num_uncomputed and not sequence.embeds
                 yield Chunk(sequence, sequence.num_computed, num_tokens, samples)
             room -= num_tokens if sequence.num_uncomputed > 1 else 0
 
     def _keeps(self, chunk: Chunk) -> Iterable[Keep]:
         sequence = chunk.sequence
-        if chunk.start // BLOCK < chunk.end // BLOCK:
+        if chunk.start // BLOCK < chunk.end // BLOCK and not sequence.embeds:
             for block, start in self._prefixes.keep(
                 sequence.prompt.adapter, sequence.token_ids[: chunk.end], chunk.start
             ):

@@ -1,9 +1,13 @@
 """One request's state on its way through the engine. It knows tokens and rows, and nothing of tensors or threads."""
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import repeat
+from operator import add
 from random import Random
 
-from brie_server.engine.base import Constraint, FinishReason, Logprobs, Prompt, Token
+from brie_server.engine.base import Constraint, Embedding, FinishReason, Logprobs, Prompt, Token
 from brie_server.engine.constraints import completes, constraint_for
 from brie_server.engine.occurrences import Occurrences, occurrences_for
 
@@ -32,6 +36,8 @@ class Sequence:
     """What the runner found for the next token, where the prompt asks for it."""
     prompt_logprobs: list[Logprobs | None] = field(init=False)
     """The same for the tokens of the prompt, as far as they are computed; nothing is known of the first."""
+    hidden_sum: list[float] = field(init=False, default_factory=list)
+    """Where it embeds, the sum of its tokens' last hidden states, as far as they are computed; empty before that."""
 
     def __post_init__(self) -> None:
         self.token_ids = list(self.prompt.token_ids)
@@ -59,6 +65,11 @@ class Sequence:
     def most_tokens(self) -> int:
         """Tokens of prompt and answer at the end, if nothing stops it before."""
         return len(self.prompt.token_ids) + self.prompt.max_tokens
+
+    @property
+    def embeds(self) -> bool:
+        """Whether its hidden states are all that is wanted, and no token follows."""
+        return self.prompt.max_tokens == 0
 
     @property
     def wants_prompt_logprobs(self) -> bool:
@@ -90,9 +101,18 @@ class Sequence:
         of_prompt = tuple(self.prompt_logprobs) if first else None
         return Token(token_id, self.finish, self.logprobs, of_prompt, is_complete)
 
+    def add_hidden(self, values: Iterable[float]) -> None:
+        """Take the sum of the hidden states of its next tokens."""
+        self.hidden_sum = list(map(add, self.hidden_sum or repeat(0.0), values))
+
+    def embedding(self) -> Embedding | None:
+        """What it is told once all its tokens are computed; None where that is not finite."""
+        mean = tuple(total / self.num_tokens for total in self.hidden_sum)
+        return mean if all(map(math.isfinite, mean)) else None
+
     def restart(self) -> None:
         """Give up the row; all tokens so far, and the random state, stay and are computed again."""
-        self.num_computed, self.row = 0, None
+        self.num_computed, self.row, self.hidden_sum = 0, None, []
 
 
 def row_of(sequence: Sequence) -> int:

@@ -31,7 +31,7 @@ class Chunk:
     """Position of its first token."""
     num_tokens: int
     samples: bool
-    """Whether these are the last tokens known, so that a new one follows."""
+    """Whether these are the last tokens known and a new one is to follow."""
 
     @property
     def end(self) -> int:
@@ -93,6 +93,12 @@ class Step:
     def sampling(self) -> tuple[Sequence, ...]:
         """The sequences that get a new token."""
         return tuple(chunk.sequence for chunk in self.chunks if chunk.samples)
+
+    @property
+    def embedded(self) -> tuple[Sequence, ...]:
+        """The sequences whose embedding is complete with this step."""
+        ends = ((chunk.sequence, chunk.end) for chunk in self.chunks if chunk.sequence.embeds)
+        return tuple(sequence for sequence, end in ends if end == sequence.num_tokens)
 
 
 def in_order(chunk: Chunk) -> tuple[bool, str, int]:
