@@ -1,8 +1,10 @@
 """Responses that are kept: read, listed, deleted and gone on from, by the unmodified openai SDK."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 
@@ -21,6 +23,8 @@ from asking_responses import (
     stream,
     turn,
 )
+from brie_core.errors import BrieError
+from brie_core.store.responses import ResponseStore
 from brie_processes import BrieProcesses
 from scripted_engine import scripted
 
@@ -83,6 +87,21 @@ async def test_what_is_not_kept_cannot_be_asked_for(serving: Scripted) -> None:
     with pytest.raises(openai.NotFoundError) as gone:
         await ask(serving, input=reference)
     assert (gone.value.code, gone.value.param) == ("item_not_found", "input[0].id")
+
+
+async def test_a_response_is_kept_before_it_is_told(serving: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next request may name it at once; so one that cannot be kept has failed."""
+
+    async def full(*_given: Any) -> None:
+        raise BrieError("The disk is full.")
+
+    monkeypatch.setattr(ResponseStore, "save", full)
+    events = await stream(serving)
+    assert [event.type for event in events[-2:]] == ["error", "response.failed"]
+    assert "response.completed" not in [event.type for event in events]
+    with pytest.raises(openai.InternalServerError, match="The disk is full"):
+        await ask(serving)
+    assert (await ask(serving, store=False)).output_text == "Yes."
 
 
 async def test_deleting_in_mid_chain_leaves_the_chain_whole(serving: Scripted) -> None:
@@ -174,3 +193,24 @@ async def test_a_real_model_answers_alike_in_both_forms(brie: BrieProcesses) -> 
         {"role": "user", "content": "And then?"},
     ]
     assert client.responses.create(**asked | {"input": both}).output_text == following.output_text
+
+
+async def test_a_chain_goes_on_under_another_name(brie: BrieProcesses, tiny_lora: Path) -> None:
+    """Each response is answered by the version that its own model names, and says so."""
+    client: Any = brie.client(_strict_response_validation=True)
+    folder = shutil.copytree(tiny_lora, brie.home / "continuing")
+    httpx2.post(f"{brie.url}/v1/load_lora_adapter", json={"lora_name": "continuing", "lora_path": str(folder)})
+    version = client.models.retrieve("continuing").root
+    asked: Any = {"model": "tiny", "input": "Who was Spinoza?", "temperature": 0, "max_output_tokens": 16}
+    first = client.responses.with_raw_response.create(**asked)
+    assert first.headers["brie-adapter-version"] == "base"
+    how = asked | {"model": "continuing", "input": "And then?", "previous_response_id": first.parse().id}
+    second = client.responses.with_raw_response.create(**how)
+    assert (second.headers["brie-adapter-version"], second.parse().model) == (version, "continuing")
+    assert second.parse().usage.input_tokens > first.parse().usage.total_tokens
+    streamed = client.responses.with_raw_response.create(**how, stream=True)
+    assert streamed.headers["brie-adapter-version"] == version
+    assert bare(check_stream(list(streamed.parse()))) == bare(second.parse())
+    base = client.responses.create(**how | {"model": "tiny"})
+    assert base.output_text != second.parse().output_text
+    client.models.delete("continuing")

@@ -1,6 +1,7 @@
 """What /v1/responses cannot honour is a clear error that names the field."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import openai
@@ -103,3 +104,12 @@ async def test_an_unknown_model_is_never_the_base_in_disguise(serving: Scripted)
         with pytest.raises(openai.NotFoundError) as unknown:
             await ask(serving, model="nope", stream=stream)
         assert unknown.value.code == "model_not_found"
+
+
+async def test_an_input_that_does_not_fit_is_named(serving: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = replace(serving[0].info(), context_length=40)
+    monkeypatch.setattr(serving[0], "info", lambda: small)
+    for how, param in (({"input": "word " * 60}, "input"), ({"max_output_tokens": 39}, "max_output_tokens")):
+        with pytest.raises(openai.BadRequestError) as refused:
+            await ask(serving, **how)
+        assert (refused.value.code, refused.value.param) == ("context_length_exceeded", param)

@@ -1,6 +1,7 @@
 """The database: the migration makes exactly the tables the code uses, and refuses what it does not know."""
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,20 @@ async def test_the_migration_makes_the_tables_that_the_code_declares(database: D
 async def test_opening_twice_changes_nothing(tmp_path: Path) -> None:
     for _ in range(2):
         await (await open_database(Settings(home=tmp_path))).aclose()
+
+
+async def test_a_database_of_an_older_brie_keeps_its_rows(tmp_path: Path) -> None:
+    await (await open_database(Settings(home=tmp_path))).aclose()
+    with closing(sqlite3.connect(tmp_path / "brie.sqlite3")) as connection:
+        connection.execute("DROP TABLE responses")
+        connection.execute("UPDATE alembic_version SET version_num = '0001'")
+        connection.execute("INSERT INTO aliases VALUES ('kept', 'v', NULL, 1)")
+        connection.commit()
+    database = await open_database(Settings(home=tmp_path))
+    async with database.read() as connected:
+        assert (await connected.exec_driver_sql("SELECT name FROM aliases")).scalar_one() == "kept"
+        assert (await connected.exec_driver_sql("SELECT count(*) FROM responses")).scalar_one() == 0
+    await database.aclose()
 
 
 async def test_a_database_of_a_newer_brie_is_refused(tmp_path: Path) -> None:
