@@ -56,7 +56,7 @@ async def _text_request(body: ChatRequest, services: Services) -> TextRequest:
     offer = offer_of(body)
     prompt_ids = await services.generator.chat_prompt(body.model, conversation_of(body, body.messages, offer))
     request = text_request(body, prompt_ids, max_tokens=body.limit, logprobs=body.num_logprobs)
-    return replace(request, offer=offer, prompt_param="messages")
+    return replace(request, offer=offer, prompt_param="messages", limit_param=body.limit_param)
 
 
 def _logprobs(tokens: Sequence[ScoredToken], body: ChatRequest, services: Services) -> ChatLogprobs | None:

@@ -10,7 +10,7 @@ from litestar import Response, post
 from litestar.params import JSONBody
 from litestar.response import Stream
 
-from brie_core.errors import ContextLengthExceeded, EngineFailure
+from brie_core.errors import EngineFailure
 from brie_core.store.responses import new_item_id, new_response_id
 from brie_server.api.answers import answer_headers, text_request
 from brie_server.api.disconnects import while_connected
@@ -63,7 +63,7 @@ async def _respond(data: ResponseRequest, services: Services) -> Response[Respon
     response = begun(data, new_response_id(), int(time.time()))
     items = await items_of(data, response.id, services)
     request = await _text_request(data, items, services)
-    answers = await _begin(request, services)
+    answers = await services.generator.begin([request])
     numbers = count()
     output = _output(response.id, len(items), numbers, services)
     answering = _Answering(response, items, request.prompt_ids, answers, output)
@@ -79,20 +79,13 @@ async def _respond(data: ResponseRequest, services: Services) -> Response[Respon
 async def _text_request(body: ResponseRequest, items: Sequence[KeptItem], services: Services) -> TextRequest:
     prompt_ids = await _prompt_ids(body.model, body, items, services)
     request = text_request(body, prompt_ids, max_tokens=body.max_output_tokens, logprobs=body.num_logprobs)
+    request = replace(request, prompt_param="input", limit_param="max_output_tokens")
     return replace(request, prompt_logprobs=None, offer=offer_of(body))
 
 
 async def _prompt_ids(model: str, body: Asking, items: Sequence[KeptItem], services: Services) -> list[int]:
     messages = template_messages(chat_messages(body.instructions, items))
     return await services.generator.chat_prompt(model, Conversation(messages=messages, offer=offer_of(body)))
-
-
-async def _begin(request: TextRequest, services: Services) -> Answers:
-    try:
-        return await services.generator.begin([request])
-    except ContextLengthExceeded as error:
-        param = "input" if error.param is None else "max_output_tokens"
-        raise ContextLengthExceeded(error.message, param=param) from error
 
 
 def _output(response_id: str, num_items: int, numbers: "count[int]", services: Services) -> ResponseOutput:
