@@ -114,8 +114,14 @@ async def _events(answering: _Answering, numbers: "count[int]", services: Servic
         yield standing(whole.status, whole)
     except Exception as fault:  # noqa: BLE001  # it is told, and logged if it is our fault
         error = told(fault)
+        details = error.envelope()["error"]
         yield ErrorEvent(
-            type="error", sequence_number=next(numbers), code=error.code, message=error.message, param=error.param
+            type="error",
+            sequence_number=next(numbers),
+            code=error.code,
+            message=error.message,
+            param=error.param,
+            error=details,
         )
         yield standing("failed", failed(response, error))
 
