@@ -217,7 +217,7 @@ MADE = {"id": "call_1", "type": "function", "function": {"name": "weather", "arg
         ({"tools": [tool("tool\n")]}, "tools[0].function.name"),
         ({"tools": [tool(description=3)]}, "tools[0].function.description"),
         ({"tools": [tool(parameters=[])]}, "tools[0].function.parameters"),
-        ({"tools": [tool(parameters={"x": "\ud800"})]}, "tools[0].function.parameters"),
+        ({"tools": [tool(parameters={"x": "\ud800"})]}, "tools[0].function.parameters.x"),
         ({"tools": [tool(parameters={"x": float("nan")})]}, "tools[0].function.parameters"),
         ({"tools": None, "tool_choice": "required"}, "tool_choice"),
         ({"tools": None, "tool_choice": NAMED}, "tool_choice"),

@@ -84,6 +84,8 @@ def upload(brie: BrieProcesses, data: bytes, name: str = "rows.jsonl") -> httpx2
             {"messages": [GOOD["messages"][0], {"role": "user", "content": [{"type": "image_url"}]}]},
             "messages[1].content",
         ),
+        ({"messages": [{"role": "user", "content": "half \ud83d"}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": "x", "\ud800": 1}]}, "messages[0]"),
         ({"model": ""}, "model"),
         ({"model": None}, "model"),
     ],
@@ -109,6 +111,9 @@ def test_a_bad_field_is_named(change: dict[str, Any], param: str, brie: BrieProc
         ({"logprobs": True}, "logprobs"),
         ({"echo": "yes"}, "echo"),
         ({"suffix": "x"}, "suffix"),
+        ({"lora": [{"id": 0, "scale": 1.0}]}, "lora"),
+        ({"adapter_id": "tuned"}, "adapter_id"),
+        ({"mirostat": 2}, "mirostat"),
     ],
 )
 def test_a_bad_field_of_a_text_completion_is_named(change: dict[str, Any], param: str, brie: BrieProcesses) -> None:

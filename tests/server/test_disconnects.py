@@ -4,8 +4,9 @@ import asyncio
 import gc
 import json
 import socket
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -74,6 +75,11 @@ def completion(model: str = "tiny", **fields: Any) -> dict[str, Any]:
     return {"model": model, "prompt": "Who was Spinoza?", "temperature": 0, "max_tokens": 300} | fields
 
 
+def response(model: str = "tiny", **fields: Any) -> dict[str, Any]:
+    asked = {"model": model, "input": "Who was Spinoza?", "temperature": 0, "max_output_tokens": 300, "stream": True}
+    return asked | fields
+
+
 @pytest.fixture
 async def serve(tiny_base: BaseModel, tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Serving]]]:
     """Starts a server over the tiny model with these limits of its engine."""
@@ -125,6 +131,14 @@ async def in_mid_stream(serving: Serving, chance: Random, model: str) -> None:
     leave(writer, chance)
 
 
+async def in_mid_response(serving: Serving, chance: Random, model: str) -> None:
+    reader, writer = await serving.connect()
+    writer.write(request(response(model), "/v1/responses"))
+    for _ in range(chance.randint(1, 12)):
+        await reader.readuntil(b"event: ")
+    leave(writer, chance)
+
+
 async def without_streaming(serving: Serving, chance: Random, model: str) -> None:
     _, writer = await serving.connect()
     writer.write(request(completion(model)))
@@ -170,6 +184,7 @@ def leave(writer: asyncio.StreamWriter, chance: Random) -> None:
 KINDS = (
     before_the_first_token,
     in_mid_stream,
+    in_mid_response,
     without_streaming,
     while_texts_are_embedded,
     half_a_body,
@@ -256,3 +271,28 @@ async def test_whoever_finds_the_queue_full_is_told_when_to_come_back(
         assert (status, int(headers["retry-after"]) > 0) == (429, True)
         assert headers["x-ratelimit-remaining-requests"] == "0"
         assert json.loads(content)["error"]["code"] == "server_overloaded"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_response_that_nobody_waited_for_is_not_kept(
+    stream: bool, serve: Callable[..., Awaitable[Serving]], tmp_path: Path
+) -> None:
+    serving = await serve()
+    reader, writer = await serving.connect()
+    writer.write(request(response(stream=stream, max_output_tokens=400), "/v1/responses"))
+    if stream:
+        await reader.readuntil(b"event: response.output_text.delta")
+    else:
+        await until(lambda: serving.scheduler.num_running == 1)
+    writer.close()
+    await serving.idle()
+    assert num_kept(tmp_path) == 0
+    status, _, _ = await serving.post(response(stream=stream, max_output_tokens=16), "/v1/responses")
+    assert (status, num_kept(tmp_path)) == (200, 1)
+
+
+def num_kept(home: Path) -> int:
+    """How many responses are in the database."""
+    with closing(sqlite3.connect(home / "brie.sqlite3")) as connection:
+        number: int = connection.execute("SELECT count(*) FROM responses").fetchone()[0]
+    return number

@@ -1,11 +1,15 @@
 """POST /v1/embeddings. It knows the wire and the embedder, not how vectors are made."""
 
+import asyncio
 import base64
 import struct
 from collections.abc import Sequence
 
 from litestar import Response, post
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import JSONBody
+from litestar.serialization import encode_json
+from msgspec import Raw
 
 from brie_server.api.answers import version_header
 from brie_server.api.disconnects import while_connected
@@ -15,25 +19,31 @@ from brie_server.engine.base import Embedding
 from brie_server.schema.embeddings import EmbeddingList, EmbeddingObject, EmbeddingRequest, EmbeddingUsage
 
 
-@post("/embeddings", status_code=200, operation_id="createEmbedding")
-async def create_embedding(
-    data: JSONBody[EmbeddingRequest], services: Given, request: JsonRequest
-) -> Response[EmbeddingList]:
+@post(
+    "/embeddings",
+    status_code=200,
+    operation_id="createEmbedding",
+    responses={200: ResponseSpec(EmbeddingList, generate_examples=False)},
+)
+async def create_embedding(data: JSONBody[EmbeddingRequest], services: Given, request: JsonRequest) -> Response[bytes]:
     """A vector for each text."""
     services.unknown_fields.note(data)
     return await while_connected(request, _respond(data, services))
 
 
-async def _respond(data: EmbeddingRequest, services: Services) -> Response[EmbeddingList]:
+async def _respond(data: EmbeddingRequest, services: Services) -> Response[bytes]:
     texts = await services.generator.text_prompts(data.model, data.input)
     services.embedder.check_size(data.dimensions)
     made = await services.embedder.embed(data.model, texts)
-    whole = EmbeddingList(
-        data=[_object(number, vector, data) for number, vector in enumerate(made.vectors)],
-        model=data.model,
-        usage=_usage(texts),
-    )
-    return Response(whole, headers=version_header(made.version))
+    without = EmbeddingList(data=[], model=data.model, usage=_usage(texts))
+    content = await asyncio.to_thread(_rendered, without, made.vectors, data)
+    return Response(content, media_type="application/json", headers=version_header(made.version))
+
+
+def _rendered(without: EmbeddingList, vectors: Sequence[Embedding], body: EmbeddingRequest) -> bytes:
+    """Vector by vector: a million numbers at once would keep all others from the interpreter for half a second."""
+    data = [Raw(_object(*each, body).model_dump_json()) for each in enumerate(vectors)]
+    return encode_json(without.model_dump() | {"data": data})
 
 
 def _object(number: int, vector: Embedding, body: EmbeddingRequest) -> EmbeddingObject:

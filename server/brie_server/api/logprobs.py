@@ -19,7 +19,7 @@ Spell = Callable[[int], bytes]
 
 def chat_logprobs(tokens: Iterable[ScoredToken], spell: Spell) -> ChatLogprobs:
     """OpenAI's shape for chats."""
-    return ChatLogprobs(content=[_chat_logprob(token, spell) for token in tokens])
+    return ChatLogprobs(content=[_chat_logprob(token, spell) for token in tokens], refusal=None)
 
 
 def text_logprobs(tokens: Sequence[ScoredToken], spell: Spell, start: int = 0) -> TextLogprobs:

@@ -6,6 +6,7 @@ The body is read by Python's json because it lets NaN and Infinity through to th
 import hmac
 import json
 import logging
+import re
 import secrets
 from typing import Any
 
@@ -20,6 +21,8 @@ from brie_core.errors import Forbidden, InvalidRequest, Unauthenticated, Unsuppo
 from brie_core.settings import LOOPBACK, Settings
 
 logger = logging.getLogger("brie.api")
+_ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _OPEN_PATHS = ("/health", "/docs")
 
 
@@ -49,7 +52,27 @@ def _parse(body: bytes) -> Any:
         raise InvalidRequest(f"The body is not valid JSON: {error}", code="invalid_json") from error
     if not isinstance(value, dict):
         raise InvalidRequest("The body is JSON, but not an object.", code="invalid_json")
+    if _ESCAPED_SURROGATE.search(body):
+        _check_characters(value)
     return value
+
+
+def _check_characters(value: dict[str, Any]) -> None:
+    """Half of a surrogate pair can be written in JSON, but is no character: neither tokenizer nor answer could hold it.
+
+    Raises InvalidRequest that names where it stands.
+    """
+    unseen: list[tuple[str, Any]] = [("", value)]
+    while unseen:
+        path, each = unseen.pop()
+        if isinstance(each, dict):
+            unseen += [(f"{path}.{key}".removeprefix("."), inner) for key, inner in each.items()]
+            unseen += [(path, key) for key in each]
+        elif isinstance(each, list):
+            unseen += [(f"{path}[{number}]", inner) for number, inner in enumerate(each)]
+        elif isinstance(each, str) and _SURROGATE.search(each):
+            param = _SURROGATE.sub("\ufffd", path) or None
+            raise InvalidRequest("Half of a surrogate pair is no character.", param=param, code="invalid_value")
 
 
 def request_id(scope: Scope) -> str:

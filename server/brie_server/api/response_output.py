@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from brie_server.engine.base import FinishReason
 from brie_server.generation.answer_text import Piece, ScoredToken
-from brie_server.generation.tool_calls import Arguments, CallBegun, CallEnded, CallEvent
+from brie_server.generation.tool_calls import Arguments, CallBegun, CallEnded, Event, Text
 from brie_server.schema.logprobs import ChatLogprob
 from brie_server.schema.response_objects import (
     ArgumentsDelta,
@@ -85,26 +85,18 @@ class ResponseOutput:
     def add(self, piece: Piece) -> list[StreamEvent]:
         """What is told of a piece; with the last one all ends."""
         self._unsaid += piece.tokens
-        own = self._num_of_open_call(piece.calls)
-        for event in piece.calls[:own]:
-            self._read(event)
-        if piece.text:
-            self._say(piece.text)
-        for event in piece.calls[own:]:
+        for event in piece.events or (Text(piece.text),):
             self._read(event)
         if piece.finish is not None:
             self._close(piece.finish)
         events, self._events = self._events, []
         return events
 
-    def _num_of_open_call(self, events: Sequence[CallEvent]) -> int:
-        """How many events come before the piece's text: while a call is open, nothing is said."""
-        if not isinstance(self._open, _Call):
-            return 0
-        return next((number for number, event in enumerate(events) if isinstance(event, CallBegun)), len(events))
-
-    def _read(self, event: CallEvent) -> None:
-        if isinstance(event, CallBegun):
+    def _read(self, event: Event) -> None:
+        if isinstance(event, Text):
+            if event.text:
+                self._say(event.text)
+        elif isinstance(event, CallBegun):
             self._begin_call(event.name)
         elif isinstance(event, Arguments):
             self._argue(event.text)

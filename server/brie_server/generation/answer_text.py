@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from brie_server.engine.base import FinishReason, Logprobs, Token
 from brie_server.generation.detokenizer import Detokenizer
 from brie_server.generation.stopping import StopStrings
-from brie_server.generation.tool_calls import CallEvent
+from brie_server.generation.tool_calls import CallEvent, Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,8 @@ class Piece:
     """With the first piece."""
     calls: tuple[CallEvent, ...] = ()
     """What was read of tool calls, where an answer may hold them; it is no part of the text."""
+    events: tuple[Event, ...] = ()
+    """The same with the text, in the order in which they were read; empty where an answer may hold no calls."""
 
 
 class AnswerText:

@@ -36,7 +36,7 @@ class ToolAnswer:
             finish = FinishReason.TOOL_CALLS
         text = "".join(event.text for event in events if isinstance(event, Text))
         calls = tuple(event for event in events if not isinstance(event, Text))
-        return replace(piece, text=text, calls=calls, finish=finish)
+        return replace(piece, text=text, calls=calls, events=tuple(events), finish=finish)
 
 
 def _first_end(events: Sequence[Event]) -> int:

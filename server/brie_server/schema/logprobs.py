@@ -26,7 +26,7 @@ class ChatLogprobs(Wire):
     """Those of a chat answer, or of a chunk's part of it."""
 
     content: list[ChatLogprob]
-    refusal: None = None
+    refusal: None
 
 
 class TextLogprobs(Wire):

@@ -31,8 +31,8 @@ class FileObject(Resource):
     filename: str
     purpose: str
     status: Literal["processed"] = "processed"
-    status_details: str | None = None
-    expires_at: int | None = None
+    expires_at: Annotated[int | None, Field(exclude_if=lambda at: at is None)] = None
+    """Sent only for a file that expires."""
 
 
 class LoadAdapter(Body):

@@ -5,7 +5,6 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
 from brie_server.schema.common import (
-    Body,
     Flag,
     Name,
     Number,
@@ -16,6 +15,7 @@ from brie_server.schema.common import (
     Temperature,
     TokenCount,
 )
+from brie_server.schema.foreign import ForeignFields
 
 _MOST_BIASES = 1024
 
@@ -52,7 +52,7 @@ def _only_whole(number: int | None, info: ValidationInfo) -> int | None:
     return number
 
 
-class AnswerBody(Body):
+class AnswerBody(ForeignFields):
     """The fields of both; from top_k on they are vLLM's."""
 
     model: Name
