@@ -1,7 +1,10 @@
 // Where the cases find Brie, and what they say to it. Started by test_node_clients.py, which sets BRIE_*.
+import { File } from 'node:buffer';
 import OpenAI from 'openai';
 import { createOpenResponses } from '@ai-sdk/open-responses';
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible';
+
+globalThis.File ??= File; // Node 18 has it, but not there, and openai-node says to do this
 
 const PLACES = {
   real: [process.env.BRIE_URL, 'none'], // API and worker over a tiny random model, `tiny`
