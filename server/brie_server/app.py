@@ -30,6 +30,7 @@ from brie_server.api.services import Services
 from brie_server.engine.base import Engine
 from brie_server.engine.factory import create_engine, open_codec
 from brie_server.generation.embedder import Embedder
+from brie_server.generation.forms import Forms
 from brie_server.generation.generator import Generator
 
 EngineFactory = Callable[[Settings, ServedModel], Engine]
@@ -107,5 +108,6 @@ def _wire(settings: Settings, base: ServedModel, database: Database, engine: Eng
         residency=residency,
         generator=Generator(engine, codec, residency),
         embedder=Embedder(engine, residency),
+        forms=Forms(codec),
         unknown_fields=UnknownFields(),
     )

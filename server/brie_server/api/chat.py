@@ -8,6 +8,7 @@ from litestar import Response, post
 from litestar.params import JSONBody
 from litestar.response import Stream
 
+from brie_server.api.answer_forms import asked_form
 from brie_server.api.answers import answer_headers, gathered, text_request, times, usage_of, wants_usage
 from brie_server.api.conversations import conversation_of
 from brie_server.api.disconnects import while_connected
@@ -54,9 +55,12 @@ async def _respond(data: ChatRequest, services: Services) -> Response[ChatComple
 
 async def _text_request(body: ChatRequest, services: Services) -> TextRequest:
     offer = offer_of(body)
+    asked = asked_form(body.response_format, offer)
+    form = None if asked is None else await services.forms.compiled(asked)
     prompt_ids = await services.generator.chat_prompt(body.model, conversation_of(body, body.messages, offer))
     request = text_request(body, prompt_ids, max_tokens=body.limit, logprobs=body.num_logprobs)
-    return replace(request, offer=offer, prompt_param="messages", limit_param=body.limit_param)
+    named = replace(request, prompt_param="messages", limit_param=body.limit_param)
+    return replace(named, offer=offer, form=form)
 
 
 def _logprobs(tokens: Sequence[ScoredToken], body: ChatRequest, services: Services) -> ChatLogprobs | None:

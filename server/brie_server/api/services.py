@@ -17,6 +17,7 @@ from brie_core.weights.gguf_model import ServedModel
 from brie_server.adapters.residency import Residency
 from brie_server.api.requests import UnknownFields
 from brie_server.generation.embedder import Embedder
+from brie_server.generation.forms import Forms
 from brie_server.generation.generator import Generator
 
 
@@ -35,6 +36,7 @@ class Services:
     residency: Residency
     generator: Generator
     embedder: Embedder
+    forms: Forms
     unknown_fields: UnknownFields
 
     def fingerprint(self, version: str | None) -> str:

@@ -31,6 +31,7 @@ def offer_of(body: ChatRequest | Asking) -> Offer | None:
         must_call=choice == "required",
         only=only,
         ends_after_one=only is not None or body.parallel_tool_calls is False,
+        strict=frozenset(tool.function.name for tool in body.tools if tool.function.strict),
     )
 
 

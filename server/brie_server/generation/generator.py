@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from brie_core.errors import ContextLengthExceeded, InvalidRequest
 from brie_core.text.codec import TextCodec
 from brie_server.adapters.residency import Residency, Stay
-from brie_server.engine.base import Engine, Logprobs, Prompt, Sampling
+from brie_server.engine.base import Engine, Form, Logprobs, Prompt, Sampling
 from brie_server.generation.answer_text import AnswerText, Piece
 from brie_server.generation.conversation import Conversation, render
 from brie_server.generation.interleaving import first_of_each, interleaved
@@ -40,6 +40,8 @@ class TextRequest:
     prompt_logprobs: int | None = None
     offer: Offer | None = None
     """Tools that the answer may call; the prompt has to show them."""
+    form: Form | None = None
+    """What the answer has to be; with a prompt that begins it, what follows there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +163,7 @@ class Generator:
             min_tokens=request.min_tokens,
             logprobs=request.logprobs,
             prompt_logprobs=request.prompt_logprobs,
+            form=request.form,
         )
 
     def _reader(self, request: TextRequest) -> AnswerText | ToolAnswer:

@@ -39,6 +39,8 @@ class Offer:
     """The tool it has to call."""
     ends_after_one: bool = False
     """Whether the first call ends the answer."""
+    strict: frozenset[str] = frozenset()
+    """Names of those whose schema any call of them has to fit."""
 
     @property
     def names(self) -> frozenset[str]:

@@ -1,22 +1,17 @@
 """/v1/chat/completions on the wire."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from brie_core.wire import Wire
+from brie_server.schema.answer_form import ResponseFormat
 from brie_server.schema.common import Flag, Ignored, NumChoices, Refused, TokenCount, Usage
 from brie_server.schema.logprobs import ChatLogprobs, OfPrompt
 from brie_server.schema.messages import ChatMessage
 from brie_server.schema.sampling import Alternatives, AnswerBody
 from brie_server.schema.template import TemplateFields
 from brie_server.schema.tools import DeltaCall, OfCalls, ToolChoice, Tools
-
-
-def _only_text(response_format: dict[str, Any] | None) -> dict[str, Any] | None:
-    if response_format is not None and response_format.get("type") != "text":
-        raise ValueError("only the type 'text' is supported yet; leave it out")
-    return response_format
 
 
 def _only_with_logprobs(number: int | None, info: ValidationInfo) -> int | None:
@@ -41,7 +36,7 @@ class ChatRequest(AnswerBody, TemplateFields):
     moderation: Refused = None
     prediction: Refused = None
     reasoning_effort: Refused = None
-    response_format: Annotated[dict[str, Any] | None, AfterValidator(_only_text)] = None
+    response_format: ResponseFormat | None = None
     tools: Tools | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: Flag | None = None

@@ -52,6 +52,7 @@ class CompletionRequest(AnswerBody):
     best_of: NumChoices | None = None
     echo: Flag | None = None
 
+    response_format: Refused = None
     suffix: Refused = None
 
     user: Ignored = None

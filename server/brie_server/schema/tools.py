@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Protocol, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints, ValidationInfo
 
 from brie_core.wire import Wire
-from brie_server.schema.common import Body, Ignored
+from brie_server.schema.common import Body, Flag
 
 MOST_TOOLS = 128
 
@@ -32,7 +32,7 @@ class Function(Body):
     name: ToolName
     description: str | None = None
     parameters: Parameters | None = None
-    strict: Ignored = None
+    strict: Flag | None = None
 
 
 class FunctionTool(Body):

@@ -1,0 +1,121 @@
+"""Compiles what answers have to be into what an engine holds them to, and keeps it. It knows no HTTP and no schema.
+
+A grammar is first tried in a process that can be ended, then compiled for the model's vocabulary and walked a little
+way, on a thread: answers that stream meanwhile go on. What was compiled or refused is kept while it is used.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from random import Random
+
+import numpy as np
+from llguidance import LLMatcher, LLTokenizer
+
+from brie_core.errors import InvalidRequest
+from brie_core.text.codec import TextCodec
+from brie_server.engine.base import Constraint, Form
+from brie_server.generation.form_grammar import Asked
+from brie_server.generation.grammar_trial import GrammarRefused, compiled, try_out
+from brie_server.generation.vocabulary import vocabulary_of
+
+logger = logging.getLogger(__name__)
+MOST_FORMS = 32
+MOST_BYTES = 2**20
+_NUM_WALKS, _WALK_LENGTH = 3, 24
+
+
+class CompiledForm:
+    """A form in the vocabulary of one model; what its answers find out about it they share."""
+
+    def __init__(self, matcher: LLMatcher, end: int) -> None:
+        self._matcher, self._end = matcher, end
+
+    def begin(self) -> Constraint:
+        """An answer that has no token yet."""
+        return Progress(self._matcher.deep_copy(), self._end)
+
+
+class Progress:
+    """One answer on its way. Where the grammar becomes too complex it allows nothing, and the request fails."""
+
+    def __init__(self, matcher: LLMatcher, end: int) -> None:
+        self._matcher, self._end = matcher, end
+
+    @property
+    def may_end(self) -> bool:
+        """Whether the answer is complete as it stands."""
+        return not self._matcher.is_error() and self._matcher.is_accepting()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is complete and nothing may follow."""
+        return not self._matcher.is_error() and self._matcher.is_stopped()
+
+    def allowed(self) -> bytes:
+        """A bit for each token that may be next in the text."""
+        bits = bytearray(self._matcher.compute_bitmask())
+        if self._matcher.is_error():
+            logger.warning("an answer's form became too complex: %s", self._matcher.get_error()[:200])
+            return b""
+        bits[self._end >> 3] &= ~(1 << (self._end & 7)) & 0xFF
+        return bytes(bits)
+
+    def accept(self, token: int) -> None:
+        """Go on to what follows this token of the text."""
+        self._matcher.consume_token(token)
+
+
+class Forms:
+    """The forms of one model's answers."""
+
+    def __init__(self, codec: TextCodec) -> None:
+        self._codec = codec
+        self._tokenizer: LLTokenizer | None = None
+        self._compiling = asyncio.Lock()
+        self._known: OrderedDict[str, CompiledForm | GrammarRefused] = OrderedDict()
+
+    async def compiled(self, asked: Asked) -> Form:
+        """Raises InvalidRequest for what cannot be held; takes two seconds at most once it is its turn."""
+        grammar = await asyncio.to_thread(asked.grammar, self._codec)
+        if (known := self._known.get(grammar)) is None:
+            async with self._compiling:
+                if (known := self._known.get(grammar)) is None:
+                    known = await asyncio.to_thread(self._compile, grammar)
+        self._keep(grammar, known)
+        if isinstance(known, GrammarRefused):
+            raise InvalidRequest(f"The schema cannot be used: {known}.", param=asked.param)
+        return known
+
+    def _compile(self, grammar: str) -> CompiledForm | GrammarRefused:
+        try:
+            try_out(grammar)
+            if self._tokenizer is None:
+                self._tokenizer = vocabulary_of(self._codec)
+            form = CompiledForm(compiled(self._tokenizer, grammar), end=self._codec.vocab_size)
+            for seed in range(_NUM_WALKS):
+                walk(form, Random(seed), _WALK_LENGTH)
+        except GrammarRefused as refusal:
+            return refusal
+        return form
+
+    def _keep(self, grammar: str, known: CompiledForm | GrammarRefused) -> None:
+        self._known[grammar] = known
+        self._known.move_to_end(grammar)
+        while len(self._known) > MOST_FORMS or (sum(map(len, self._known)) > MOST_BYTES and len(self._known) > 1):
+            self._known.popitem(last=False)
+
+
+def walk(form: Form, random: Random, length: int) -> list[int]:
+    """Some answer's first tokens; raises GrammarRefused where it cannot go on."""
+    constraint, tokens = form.begin(), list[int]()
+    while len(tokens) < length and not constraint.is_over:
+        bits = np.unpackbits(np.frombuffer(constraint.allowed(), np.uint8), bitorder="little")
+        choice = np.flatnonzero(bits)
+        if not len(choice):
+            if constraint.may_end:
+                return tokens
+            raise GrammarRefused("it is too complex")
+        tokens.append(int(choice[random.randrange(len(choice))]))
+        constraint.accept(tokens[-1])
+    return tokens
