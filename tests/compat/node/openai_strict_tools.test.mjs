@@ -10,7 +10,7 @@ const Weather = z.object({ city: z.string().max(12), days: z.number().int().min(
 const Time = z.object({ zone: z.enum(['UTC', 'CET']) });
 const tools = [zodFunction({ name: 'weather', parameters: Weather }), zodFunction({ name: 'time', parameters: Time })];
 const named = { type: 'function', function: { name: 'time' } };
-const how = { model: 'tiny', messages: MESSAGES, max_tokens: 300, tools };
+const how = { model: 'tiny', messages: MESSAGES, max_tokens: 300, tools, parallel_tool_calls: false };
 
 test('a call that is required or named is made, and its arguments fit', async () => {
   for (const [tool_choice, names] of [['required', ['weather', 'time']], [named, ['time']]]) {
