@@ -268,14 +268,21 @@ async def test_a_failure_in_mid_stream_is_told_as_an_event(serving: Scripted, mo
             yield token
 
     monkeypatch.setattr(serving[0], "generate", breaking)
-    events = await stream(serving, "Hello there.")
+    with pytest.raises(openai.APIError, match="The step failed") as raised:
+        await stream(serving, "Hello there.")
+    assert raised.value.code == "engine_failure"
+    body = {"model": "scripted", "input": "Hello?", "stream": True}
+    told = await serving[1]._client.post(f"{serving[1].base_url}responses", json=body)
+    events = [json.loads(line[6:]) for line in told.text.splitlines() if line.startswith("data: {")]
     *_, error, failed = events
-    assert [event.sequence_number for event in events] == list(range(len(events)))
-    assert (error.type, error.code, error.message) == ("error", "engine_failure", "The step failed.")
-    assert (failed.type, failed.response.status) == ("response.failed", "failed")
-    assert (failed.response.error.code, failed.response.error.message) == ("server_error", "The step failed.")
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    details = {"code": "engine_failure", "message": "The step failed.", "param": None}
+    assert error == details | {"type": "error", "sequence_number": len(events) - 2, "error": error["error"]}
+    assert error["error"] == details | {"type": "server_error"}
+    assert (failed["type"], failed["response"]["status"]) == ("response.failed", "failed")
+    assert failed["response"]["error"] == {"code": "server_error", "message": "The step failed."}
     with pytest.raises(openai.NotFoundError):
-        await serving[1].responses.retrieve(failed.response.id)
+        await serving[1].responses.retrieve(failed["response"]["id"])
     with pytest.raises(openai.InternalServerError):
         await ask(serving)
 

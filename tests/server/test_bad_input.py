@@ -162,6 +162,8 @@ def test_a_prompt_beyond_the_context_is_told_with_counts(brie: BrieProcesses) ->
     assert "512" in error["message"]
     error = error_of(post(brie, "/v1/completions", {"model": "tiny", "prompt": "word " * 600}), 400)
     assert (error["code"], error["param"]) == ("context_length_exceeded", "prompt")
+    error = error_of(post(brie, CHAT, GOOD | {"max_completion_tokens": 600}), 400)
+    assert (error["code"], error["param"]) == ("context_length_exceeded", "max_completion_tokens")
 
 
 def test_an_unknown_field_is_accepted_and_logged_once(brie: BrieProcesses) -> None:

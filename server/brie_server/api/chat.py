@@ -61,7 +61,8 @@ async def _text_request(body: ChatRequest, services: Services) -> TextRequest:
     form = await _form(body, offer, services)
     prompt_ids = await services.generator.chat_prompt(body.model, conversation_of(body, body.messages, offer))
     request = text_request(body, prompt_ids, max_tokens=body.limit, logprobs=body.num_logprobs)
-    return replace(request, offer=offer, form=form, prompt_param="messages")
+    named = replace(request, prompt_param="messages", limit_param=body.limit_param)
+    return replace(named, offer=offer, form=form)
 
 
 async def _form(body: ChatRequest, offer: Offer | None, services: Services) -> Form | None:

@@ -10,7 +10,7 @@ from litestar import Response, post
 from litestar.params import JSONBody
 from litestar.response import Stream
 
-from brie_core.errors import ContextLengthExceeded, EngineFailure, InvalidRequest
+from brie_core.errors import EngineFailure, InvalidRequest
 from brie_core.store.responses import new_item_id, new_response_id
 from brie_server.api.answer_forms import asked_form, content_of_response
 from brie_server.api.answers import answer_headers, text_request
@@ -65,7 +65,7 @@ async def _respond(data: ResponseRequest, services: Services) -> Response[Respon
     response = begun(data, new_response_id(), int(time.time()))
     items = await items_of(data, response.id, services)
     request = await _text_request(data, items, services)
-    answers = await _begin(request, services)
+    answers = await services.generator.begin([request])
     numbers = count()
     output = _output(response.id, len(items), numbers, services)
     answering = _Answering(response, items, request.prompt_ids, answers, output)
@@ -82,7 +82,8 @@ async def _text_request(body: ResponseRequest, items: Sequence[KeptItem], servic
     form = await _form(body, services)
     prompt_ids = await _prompt_ids(body.model, body, items, services)
     request = text_request(body, prompt_ids, max_tokens=body.max_output_tokens, logprobs=body.num_logprobs)
-    return replace(request, prompt_logprobs=None, offer=offer_of(body), form=form, prompt_param="input")
+    request = replace(request, prompt_param="input", limit_param="max_output_tokens")
+    return replace(request, prompt_logprobs=None, offer=offer_of(body), form=form)
 
 
 async def _form(body: ResponseRequest, services: Services) -> Form | None:
@@ -97,14 +98,6 @@ async def _form(body: ResponseRequest, services: Services) -> Form | None:
 async def _prompt_ids(model: str, body: Asking, items: Sequence[KeptItem], services: Services) -> list[int]:
     messages = template_messages(chat_messages(body.instructions, items))
     return await services.generator.chat_prompt(model, Conversation(messages=messages, offer=offer_of(body)))
-
-
-async def _begin(request: TextRequest, services: Services) -> Answers:
-    try:
-        return await services.generator.begin([request])
-    except ContextLengthExceeded as error:
-        param = "max_output_tokens" if error.param == "max_tokens" else error.param
-        raise ContextLengthExceeded(error.message, param=param) from error
 
 
 def _output(response_id: str, num_items: int, numbers: "count[int]", services: Services) -> ResponseOutput:
@@ -133,8 +126,14 @@ async def _events(answering: _Answering, numbers: "count[int]", services: Servic
         yield standing(whole.status, whole)
     except Exception as fault:  # noqa: BLE001  # it is told, and logged if it is our fault
         error = told(fault)
+        details = error.envelope()["error"]
         yield ErrorEvent(
-            type="error", sequence_number=next(numbers), code=error.code, message=error.message, param=error.param
+            type="error",
+            sequence_number=next(numbers),
+            code=error.code,
+            message=error.message,
+            param=error.param,
+            error=details,
         )
         yield standing("failed", failed(response, error))
 

@@ -27,6 +27,8 @@ class TextRequest:
     """The field that it came from, for whoever is told that it cannot be honoured."""
     max_tokens: int | None
     """None generates until the model stops or its context is full."""
+    limit_param: str = "max_tokens"
+    """The field that this came from."""
     stop: Sequence[str]
     sampling: Sampling
     stop_ids: frozenset[int] = frozenset()
@@ -150,7 +152,7 @@ class Generator:
             raise ContextLengthExceeded(
                 f"This model's context is {context} tokens; the prompt has {length} and {request.max_tokens or 1} were "
                 "asked for. Shorten the prompt or ask for fewer tokens.",
-                param="max_tokens" if room >= 1 else request.prompt_param,
+                param=request.limit_param if room >= 1 else request.prompt_param,
             )
         return Prompt(
             token_ids=tuple(request.prompt_ids),

@@ -64,6 +64,11 @@ class ChatRequest(AnswerBody, TemplateFields):
         return self.max_completion_tokens or self.max_tokens
 
     @property
+    def limit_param(self) -> str:
+        """The field that says so."""
+        return "max_completion_tokens" if self.max_completion_tokens else "max_tokens"
+
+    @property
     def num_choices(self) -> int:
         """How many answers are wanted."""
         return self.n or 1

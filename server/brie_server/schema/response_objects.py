@@ -198,8 +198,9 @@ class ArgumentsDone(OutputEvent):
 
 
 class ErrorEvent(StreamEvent):
-    """The stream failed; `response.failed` follows."""
+    """The stream failed; `response.failed` follows. OpenAI documents the fields flat, and sends them as `error`."""
 
     code: str | None
     message: str
     param: str | None
+    error: dict[str, str | None]

@@ -1,6 +1,10 @@
 // Where the cases find Brie, and what they say to it. Started by test_node_clients.py, which sets BRIE_*.
+import { File } from 'node:buffer';
 import OpenAI from 'openai';
+import { createOpenResponses } from '@ai-sdk/open-responses';
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible';
+
+globalThis.File ??= File; // Node 18 has it, but not there, and openai-node says to do this
 
 const PLACES = {
   real: [process.env.BRIE_URL, 'none'], // API and worker over a tiny random model, `tiny`
@@ -16,7 +20,8 @@ export const aiSdk = (place = 'real', options = {}) =>
     name: 'brie', baseURL: `${PLACES[place][0]}/v1`, apiKey: PLACES[place][1], includeUsage: true, ...options,
   });
 
-export const root = (place = 'real') => PLACES[place][0];
+export const aiSdkResponses = (place = 'real', options = {}) =>
+  createOpenResponses({ name: 'brie', url: `${PLACES[place][0]}/v1/responses`, apiKey: PLACES[place][1], ...options });
 
 export const QUESTION = 'Who was Spinoza?';
 export const MESSAGES = [{ role: 'user', content: QUESTION }];
