@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.di import Provide
-from litestar.openapi import OpenAPIConfig
 
 from brie_core import __version__
 from brie_core.errors import BadConfiguration, NotFound
@@ -24,8 +23,9 @@ from brie_core.weights.gguf_model import ServedModel
 from brie_server.adapters.residency import Residency
 from brie_server.api import routes
 from brie_server.api.docs import DocumentationPage
+from brie_server.api.document import DocumentConfig
 from brie_server.api.errors import EXCEPTION_HANDLERS
-from brie_server.api.requests import Door, JsonRequest, UnknownFields, name_request
+from brie_server.api.requests import Door, JsonRequest, UnknownFields, name_request, tell_methods
 from brie_server.api.services import Services
 from brie_server.engine.base import Engine
 from brie_server.engine.factory import create_engine, open_codec
@@ -48,11 +48,11 @@ def create_app(settings: Settings, base: ServedModel, engine_factory: EngineFact
         dependencies={"services": Provide(_services, sync_to_thread=False)},
         exception_handlers=EXCEPTION_HANDLERS,
         guards=[Door(settings)],
-        before_send=[name_request],
+        before_send=[name_request, tell_methods],
         lifespan=[lambda app: _running(app, settings, base, engine_factory)],
         request_class=JsonRequest,
         request_max_body_size=MAX_BODY,
-        openapi_config=OpenAPIConfig(
+        openapi_config=DocumentConfig(
             title="Brie",
             version=__version__,
             path="/docs",

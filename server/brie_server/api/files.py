@@ -15,11 +15,10 @@ from brie_core.jsonl import read_rows
 from brie_core.store.files import StoredFile
 from brie_core.wire import Deleted, Page, page_of
 from brie_server.api.services import Given
-from brie_server.schema.resources import FileObject
+from brie_server.schema.resources import LIFETIMES_S, PURPOSES, FileObject
 
 MAX_UPLOAD = 512 * 2**20
 _CHUNK = 2**20
-_PURPOSES = ("fine-tune", "assistants", "batch", "vision", "user_data", "evals")
 
 Limit = Annotated[int, QueryParameter(ge=1, le=10_000)]
 Order = Literal["asc", "desc"]
@@ -31,8 +30,8 @@ async def create_file(data: MultipartBody[dict[str, Any]], services: Given) -> F
     upload, purpose = data.get("file"), data.get("purpose")
     if not isinstance(upload, UploadFile):
         raise InvalidRequest("The form has no file: send multipart/form-data with a part 'file'.", param="file")
-    if purpose not in _PURPOSES:
-        raise InvalidRequest(f"purpose is {purpose!r}, not one of {', '.join(_PURPOSES)}.", param="purpose")
+    if purpose not in PURPOSES:
+        raise InvalidRequest(f"purpose is {purpose!r}, not one of {', '.join(PURPOSES)}.", param="purpose")
     stored = await services.files.save(
         _chunks(upload),
         filename=upload.filename,
@@ -92,7 +91,7 @@ def _lifetime(form: dict[str, Any]) -> int | None:
     if seconds is None:
         return None
     text = str(seconds)
-    if not text.isdecimal() or len(text) > 7 or not 3600 <= int(text) <= 2_592_000:
+    if not text.isdecimal() or len(text) > 7 or int(text) not in LIFETIMES_S:
         raise InvalidRequest("expires_after must be 3600 to 2592000 seconds.", param="expires_after[seconds]")
     return int(text)
 

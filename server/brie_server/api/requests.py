@@ -14,6 +14,7 @@ from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.datastructures import MutableScopeHeaders
 from litestar.handlers import BaseRouteHandler
+from litestar.routes import HTTPRoute
 from litestar.types import Message, Scope
 from pydantic import BaseModel
 
@@ -85,6 +86,15 @@ async def name_request(message: Message, scope: Scope) -> None:
     """Put the name into the response's headers, where OpenAI has it."""
     if message["type"] == "http.response.start":
         MutableScopeHeaders.from_message(message)["x-request-id"] = request_id(scope)
+
+
+async def tell_methods(message: Message, scope: Scope) -> None:
+    """The framework answers OPTIONS with the methods of the first handler of a path; say those of all."""
+    if scope.get("method") != "OPTIONS" or message["type"] != "http.response.start" or message["status"] >= 400:
+        return
+    routes = [route for route in scope["litestar_app"].routes if route.path_format == scope.get("path_template")]
+    methods = {method for route in routes if isinstance(route, HTTPRoute) for method in route.methods}
+    MutableScopeHeaders.from_message(message)["allow"] = ", ".join(sorted(methods))
 
 
 class UnknownFields:

@@ -2,11 +2,12 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from brie_core.wire import Wire
 from brie_server.schema.answer_form import ResponseFormat
 from brie_server.schema.common import Flag, Ignored, NumChoices, Refused, TokenCount, Usage
+from brie_server.schema.conditions import SEVERAL_LOGPROBS, WHOLE_PROMPT_LOGPROBS
 from brie_server.schema.logprobs import ChatLogprobs, OfPrompt
 from brie_server.schema.messages import ChatMessage
 from brie_server.schema.sampling import Alternatives, AnswerBody
@@ -22,6 +23,8 @@ def _only_with_logprobs(number: int | None, info: ValidationInfo) -> int | None:
 
 class ChatRequest(AnswerBody, TemplateFields):
     """The body of a chat completion."""
+
+    model_config = ConfigDict(json_schema_extra={"allOf": [WHOLE_PROMPT_LOGPROBS, SEVERAL_LOGPROBS]})
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=4096)]
     max_completion_tokens: TokenCount | None = None

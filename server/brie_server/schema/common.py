@@ -2,9 +2,10 @@
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from brie_core.wire import Wire
+from brie_server.schema.conditions import NEUTRAL
 
 
 class Body(BaseModel):
@@ -41,21 +42,21 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-Refused = Annotated[Any, AfterValidator(_refuse), Field(description="Known, and refused unless neutral.")]
+Refused = Annotated[
+    Any, AfterValidator(_refuse), WithJsonSchema(NEUTRAL | {"description": "Known, and refused unless neutral."})
+]
 Ignored = Annotated[Any, Field(description="Accepted and ignored.")]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 Number = BeforeValidator(_only_number)  # the framework validates laxly, and would take "1" and true for numbers
 Flag = Annotated[bool, BeforeValidator(_only_bool)]
-Temperature = Annotated[float, Number, Field(ge=0, le=2)]
-Probability = Annotated[float, Number, Field(gt=0, le=1)]
-TokenCount = Annotated[int, Number, Field(ge=1, le=2**31 - 1)]
-NumChoices = Annotated[int, Number, Field(ge=1, le=128)]
-Seed = Annotated[int, Number, Field(ge=-(2**63), lt=2**63)]
-Stop = Annotated[
-    list[Annotated[str, StringConstraints(min_length=1, max_length=1024)]],
-    BeforeValidator(_as_list),
-    Field(max_length=16),
-]
+Temperature = Annotated[float, Field(ge=0, le=2), Number]
+Probability = Annotated[float, Field(gt=0, le=1), Number]
+TokenCount = Annotated[int, Field(ge=1, le=2**31 - 1), Number]
+NumChoices = Annotated[int, Field(ge=1, le=128), Number]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63), Number]
+StopString = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+_Stops = Annotated[list[StopString], Field(max_length=16)]
+Stop = Annotated[_Stops, BeforeValidator(_as_list, json_schema_input_type=StopString | _Stops)]
 Metadata = Annotated[
     dict[Annotated[str, StringConstraints(max_length=64)], Annotated[str, StringConstraints(max_length=512)]],
     Field(max_length=16),

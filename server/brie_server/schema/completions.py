@@ -2,22 +2,19 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from brie_core.wire import Wire
 from brie_server.schema.common import Flag, Ignored, Number, NumChoices, Refused, Usage
+from brie_server.schema.conditions import MUTE_ECHO, WHOLE_PROMPT_LOGPROBS
 from brie_server.schema.logprobs import OfPrompt, TextLogprobs
 from brie_server.schema.sampling import AnswerBody, AnyCount
 
 MOST_CHOICES = 256
 _MOST_ID = 2**31 - 1
-_IDS = {"type": "array", "items": {"type": "integer"}}
-PROMPT_FORMS = [
-    {"type": "string"},
-    _IDS,
-    {"type": "array", "items": {"type": "string"}},
-    {"type": "array", "items": _IDS},
-]
+_TEXT = {"type": "string", "minLength": 1}
+_IDS = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0, "maximum": _MOST_ID}}
+PROMPT_FORMS = [_TEXT, _IDS, {"type": "array", "minItems": 1, "items": {"anyOf": [_TEXT, _IDS]}}]
 
 
 def _prompts(value: Any) -> Any:
@@ -36,7 +33,9 @@ def is_prompt(value: Any) -> bool:
 
 
 def _is_id(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_ID
+    """JSON knows one kind of number: 5.0 is an integer."""
+    is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    return is_whole and not isinstance(value, bool) and 0 <= value <= _MOST_ID
 
 
 Prompts = Annotated[list[str | list[int]], BeforeValidator(_prompts), WithJsonSchema({"anyOf": PROMPT_FORMS})]
@@ -45,9 +44,11 @@ Prompts = Annotated[list[str | list[int]], BeforeValidator(_prompts), WithJsonSc
 class CompletionRequest(AnswerBody):
     """The body of a text completion."""
 
+    model_config = ConfigDict(json_schema_extra={"allOf": [WHOLE_PROMPT_LOGPROBS, MUTE_ECHO]})
+
     prompt: Prompts
     max_tokens: AnyCount | None = None
-    logprobs: Annotated[int, Number, Field(ge=0, le=5)] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=5), Number] | None = None
     n: NumChoices | None = None
     best_of: NumChoices | None = None
     echo: Flag | None = None

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from brie_core.wire import Resource, Wire
-from brie_server.schema.common import Body, Metadata, Name, Refused, StrictBody
+from brie_server.schema.common import Body, Metadata, Name, Number, Refused, StrictBody
 
 
 def _auto(value: Any) -> Any:
@@ -13,9 +13,13 @@ def _auto(value: Any) -> Any:
     return None if value == "auto" else value
 
 
-Epochs = Annotated[int | None, BeforeValidator(_auto), Field(ge=1, le=50)]
-BatchSize = Annotated[int | None, BeforeValidator(_auto), Field(ge=1, le=256)]
-Multiplier = Annotated[float | None, BeforeValidator(_auto), Field(gt=0, le=1000)]
+_Epochs = Annotated[int, Field(ge=1, le=50), Number]
+_BatchSize = Annotated[int, Field(ge=1, le=256), Number]
+_Multiplier = Annotated[float, Field(gt=0, le=1000), Number]
+_Auto = Literal["auto"] | None
+Epochs = Annotated[_Epochs | None, BeforeValidator(_auto, json_schema_input_type=_Epochs | _Auto)]
+BatchSize = Annotated[_BatchSize | None, BeforeValidator(_auto, json_schema_input_type=_BatchSize | _Auto)]
+Multiplier = Annotated[_Multiplier | None, BeforeValidator(_auto, json_schema_input_type=_Multiplier | _Auto)]
 
 
 class Hyperparameters(Body):
@@ -44,10 +48,10 @@ class Method(Body):
 class BrieOptions(StrictBody):
     """What OpenAI has no field for; None is auto."""
 
-    rank: Annotated[int, Field(ge=1, le=256)] | None = None
-    alpha: Annotated[int, Field(ge=1, le=4096)] | None = None
-    learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
-    max_length: Annotated[int, Field(ge=8)] | None = None
+    rank: Annotated[int, Field(ge=1, le=256), Number] | None = None
+    alpha: Annotated[int, Field(ge=1, le=4096), Number] | None = None
+    learning_rate: Annotated[float, Field(gt=0, le=1), Number] | None = None
+    max_length: Annotated[int, Field(ge=8), Number] | None = None
 
 
 class CreateJob(Body):
@@ -57,7 +61,7 @@ class CreateJob(Body):
     training_file: Annotated[str, StringConstraints(min_length=1, max_length=128)]
     validation_file: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = None
     suffix: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**31), Number] | None = None
     method: Method | None = None
     hyperparameters: Hyperparameters | None = None
     metadata: Metadata | None = None

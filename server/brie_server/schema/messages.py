@@ -2,9 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema
 
 from brie_server.schema.common import Body, Ignored, Name, Refused
+from brie_server.schema.conditions import CONTENT, MESSAGE
 from brie_server.schema.tools import MOST_TOOLS
 
 
@@ -71,11 +72,17 @@ Calls = Annotated[list[MessageCall], Field(max_length=MOST_TOOLS)]
 class ChatMessage(Body):
     """One turn of the conversation. The order of the fields is that in which they are checked."""
 
+    model_config = ConfigDict(json_schema_extra=MESSAGE)
+
     role: Annotated[Literal["system", "developer", "user", "assistant", "tool"], BeforeValidator(_role)]
     tool_calls: Annotated[Calls | None, AfterValidator(_of_assistant)] = None
     tool_call_id: Annotated[Name | None, AfterValidator(_of_result), Field(validate_default=True)] = None
     content: Annotated[
-        str | None, BeforeValidator(_text), AfterValidator(_unless_calls), Field(validate_default=True)
+        str | None,
+        BeforeValidator(_text),
+        AfterValidator(_unless_calls),
+        WithJsonSchema(CONTENT),
+        Field(validate_default=True),
     ] = None
     name: Ignored = None
     function_call: Refused = None

@@ -35,12 +35,26 @@ class FileObject(Resource):
     """Sent only for a file that expires."""
 
 
+PURPOSES = ("fine-tune", "assistants", "batch", "vision", "user_data", "evals")
+LIFETIMES_S = range(3600, 2_592_001)
+FILE_FORM = {
+    "type": "object",
+    "properties": {
+        "file": {"type": "string", "format": "binary"},
+        "purpose": {"enum": list(PURPOSES)},
+        "expires_after[seconds]": {"type": "integer", "minimum": LIFETIMES_S[0], "maximum": LIFETIMES_S[-1]},
+    },
+    "required": ["file", "purpose"],
+}
+"""The form that uploads a file, in the words of JSON Schema."""
+
+
 class LoadAdapter(Body):
     """vLLM's body: name a PEFT folder."""
 
     lora_name: Name
     lora_path: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
-    load_inplace: bool = False
+    load_inplace: Flag = False
     pinned: Flag = False
     """Not vLLM's: load it now, and keep it loaded."""
 

@@ -1,8 +1,9 @@
 """What chat and text completions are both told about the answer: its length, its end, and how tokens are chosen."""
 
+import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema
 
 from brie_server.schema.common import (
     Flag,
@@ -16,9 +17,18 @@ from brie_server.schema.common import (
     Temperature,
     TokenCount,
 )
+from brie_server.schema.conditions import WHOLE_PROMPT_LOGPROBS
 from brie_server.schema.foreign import ForeignFields
 
 _MOST_BIASES = 1024
+_TOKEN_ID = "(0|[1-9][0-9]{0,8})"
+"""Without leading zeros, so that none is named twice."""
+_BIASES = {
+    "type": "object",
+    "maxProperties": _MOST_BIASES,
+    "patternProperties": {f"^{_TOKEN_ID}$": {"type": "number", "minimum": -100, "maximum": 100}},
+    "additionalProperties": False,
+}
 
 
 def _biases(value: Any) -> Any:
@@ -28,23 +38,21 @@ def _biases(value: Any) -> Any:
     if not isinstance(value, dict) or len(value) > _MOST_BIASES:
         raise ValueError(f"must be an object of at most {_MOST_BIASES} token ids with their biases")
     for token, bias in value.items():
-        if not (token.isascii() and token.isdecimal() and len(token) < 10):
+        if re.fullmatch(_TOKEN_ID, token) is None:
             raise ValueError(f"{token[:20]!r} is no token id")
         if isinstance(bias, bool) or not isinstance(bias, int | float) or not -100 <= bias <= 100:
             raise ValueError(f"the bias of token {token} must be a number from -100 to 100")
-    if len({int(token) for token in value}) < len(value):
-        raise ValueError("a token id is named twice")
     return value
 
 
-Penalty = Annotated[float, Number, Field(ge=-2, le=2)]
-Biases = Annotated[dict[int, float], BeforeValidator(_biases)]
-Share = Annotated[float, Number, Field(ge=0, le=1)]
-TopK = Annotated[int, Number, Field(ge=-1, le=2**31 - 1)]
-Repetition = Annotated[float, Number, Field(ge=0.01, le=100)]
-TokenId = Annotated[int, Number, Field(ge=0, lt=2**31)]
-AnyCount = Annotated[int, Number, Field(ge=0, le=2**31 - 1)]
-Alternatives = Annotated[int, Number, Field(ge=0, le=20)]
+Penalty = Annotated[float, Field(ge=-2, le=2), Number]
+Biases = Annotated[dict[int, float], BeforeValidator(_biases), WithJsonSchema(_BIASES)]
+Share = Annotated[float, Field(ge=0, le=1), Number]
+TopK = Annotated[int, Field(ge=-1, le=2**31 - 1), Number]
+Repetition = Annotated[float, Field(ge=0.01, le=100), Number]
+TokenId = Annotated[int, Field(ge=0, lt=2**31), Number]
+AnyCount = Annotated[int, Field(ge=0, le=2**31 - 1), Number]
+Alternatives = Annotated[int, Field(ge=0, le=20), Number]
 
 
 def _only_whole(number: int | None, info: ValidationInfo) -> int | None:
@@ -55,6 +63,8 @@ def _only_whole(number: int | None, info: ValidationInfo) -> int | None:
 
 class AnswerBody(ForeignFields):
     """The fields of both; from top_k on they are vLLM's."""
+
+    model_config = ConfigDict(json_schema_extra={"allOf": [WHOLE_PROMPT_LOGPROBS]})
 
     model: Name
     stream: Flag | None = None

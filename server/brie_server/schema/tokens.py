@@ -2,10 +2,11 @@
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from brie_core.wire import Wire
 from brie_server.schema.common import Body, Flag, Name, Refused
+from brie_server.schema.conditions import one_of_fields
 from brie_server.schema.messages import ChatMessage
 from brie_server.schema.sampling import TokenId
 from brie_server.schema.template import TemplateFields
@@ -15,6 +16,8 @@ MOST_TOKENS = 2**20
 
 class TokenizeRequest(TemplateFields):
     """A text under its name in vLLM (`prompt`) or llama.cpp (`content`), or a conversation."""
+
+    model_config = ConfigDict(json_schema_extra=one_of_fields("prompt", "content", "messages"))
 
     model: Name | None = None
     prompt: str | None = None

@@ -3,7 +3,15 @@
 import json
 from typing import Annotated, Any, Literal, Protocol, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    WithJsonSchema,
+)
 
 from brie_core.wire import Wire
 from brie_server.schema.common import Body, Flag
@@ -93,7 +101,22 @@ def _chosen_name(choice: Any) -> str | None:
     return name if isinstance(name, str) else None
 
 
-ToolChoice = Annotated[Literal["none", "auto", "required"] | ChosenTool, BeforeValidator(_choice)]
+_CHOICE = {
+    "anyOf": [
+        {"enum": ["none", "auto", "required"]},
+        {
+            "type": "object",
+            "properties": {
+                "type": {"const": "function"},
+                "function": {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]},
+            },
+            "required": ["type", "function"],
+        },
+    ]
+}
+ToolChoice = Annotated[
+    Literal["none", "auto", "required"] | ChosenTool, BeforeValidator(_choice), WithJsonSchema(_CHOICE)
+]
 
 
 class AnswerFunction(Wire):
