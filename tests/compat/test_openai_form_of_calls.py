@@ -44,7 +44,7 @@ def client(brie: BrieProcesses) -> OpenAI:
 
 
 def ask(client: OpenAI, **how: Any) -> Any:
-    given: dict[str, Any] = {"model": "tiny", "messages": MESSAGES, "tools": TOOLS, "max_tokens": 120, "seed": 1}
+    given: dict[str, Any] = {"model": "tiny", "messages": MESSAGES, "tools": TOOLS, "max_tokens": 110, "seed": 1}
     return client.chat.completions.create(**given | how)
 
 

@@ -14,10 +14,6 @@ def form_of(forms: Forms, schema: Mapping[str, Any]) -> Form:
     return asyncio.run(forms.compiled(JsonAnswer(schema, "here")))
 
 
-def object_of(**properties: Any) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
-
-
 def is_allowed(bits: bytes, token: int) -> bool:
     return token >> 3 < len(bits) and bool(bits[token >> 3] >> (token & 7) & 1)
 

@@ -15,7 +15,8 @@ from brie_server.generation.forms import Forms
 from brie_server.generation.tool_formats import HERMES, LLAMA, MISTRAL, ToolFormat
 from brie_server.generation.tool_grammar import ToolAnswerForm
 from brie_server.generation.tool_prompt import Offer
-from server.forms_asked import lets_through, object_of
+from hostile_schemas import object_of
+from server.forms_asked import lets_through
 
 SCHEMAS = {
     "weather": object_of(city={"type": "string", "maxLength": 8}),
