@@ -1,6 +1,7 @@
 """Schemas and tools to forms, without a server: what is let through, what never is, what is refused, what is kept."""
 
 import asyncio
+import contextlib
 import json
 import time
 from random import Random
@@ -185,3 +186,13 @@ def test_a_text_is_spelled_exactly_or_longest_first(tokenizer: Tokenizer) -> Non
         tokens = vocabulary(data)
         assert b"".join(map(tokenizer.piece, tokens)) == data
         assert tokenizer.special_ids.isdisjoint(tokens)
+
+
+@pytest.mark.parametrize(
+    "keyword", ["multipleOf", "minItems", "maximum", "enum", "pattern", "properties", "required", "$ref"]
+)
+@pytest.mark.parametrize("value", [True, None, "x", -1, 1e300, 10**30, [], {}, [[]], {"a": 3}])
+def test_a_keyword_of_the_wrong_kind_is_a_refusal_or_nothing(tokenizer: Tokenizer, keyword: str, value: Any) -> None:
+    """Whatever stands there, it is never an error of the server's own."""
+    with contextlib.suppress(InvalidRequest):
+        JsonAnswer({"type": "array", keyword: value}, "here").grammar(tokenizer)

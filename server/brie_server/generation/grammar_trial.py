@@ -34,7 +34,7 @@ class GrammarRefused(ValueError):
 
 
 def try_out(grammar: str) -> None:
-    """Raises GrammarRefused for a fault, or what takes too long or too much memory; Overloaded where nobody can tell."""
+    """Raises GrammarRefused for a fault, or what takes too much time or memory; Overloaded where nobody can tell."""
     try:
         tried = subprocess.run(
             [sys.executable, "-m", __spec__.name if __spec__ else __name__],

@@ -98,16 +98,15 @@ def _size(schema: Mapping[str, Any], keyword: str) -> int:
 
 def _number(schema: Mapping[str, Any], keyword: str) -> float:
     value = schema.get(keyword)
-    return value if isinstance(value, int | float) else 0
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else 0
 
 
 def _divisor(schema: Mapping[str, Any]) -> float:
     """How many remainders the digits of a number may leave."""
-    sign, digits, exponent = Decimal(repr(_number(schema, "multipleOf"))).normalize().as_tuple()
-    del sign
+    _, digits, exponent = Decimal(repr(_number(schema, "multipleOf"))).normalize().as_tuple()
     if not isinstance(exponent, int) or not -_MOST_PLACES <= exponent <= _MOST_PLACES:
         return MOST_DIVISOR + 1
-    return int("".join(map(str, digits))) * 10 ** max(exponent, 0)
+    return float(int("".join(map(str, digits))) * 10 ** max(exponent, 0))
 
 
 def _patterns(schema: Mapping[str, Any]) -> Iterator[str]:
