@@ -24,7 +24,7 @@ def tool(name: str = "weather", **more: Any) -> Any:
     return {"type": "function", "function": {"name": name, "parameters": PARAMETERS} | more}
 
 
-TOOLS: Any = [tool(description="The weather of a city"), tool("time", strict=True)]
+TOOLS: Any = [tool(description="The weather of a city"), tool("time", strict=False)]
 ARGUMENTS = '{"city": "Cádiz", "days": [1, 2]}'
 CALL = f'<tool_call>\n{{"name": "weather", "arguments": {ARGUMENTS}}}\n</tool_call>'
 OTHER = '<tool_call>\n{"name": "time", "arguments": {}}\n</tool_call>'
@@ -102,7 +102,9 @@ async def test_the_sdk_puts_a_streamed_call_together(serving: Scripted) -> None:
 async def test_a_conversation_goes_on_after_a_call(serving: Scripted) -> None:
     said = (await ask(serving, CALL)).choices[0].message
     result = {"role": "tool", "tool_call_id": said.tool_calls[0].id, "content": [{"type": "text", "text": "Sunny"}]}
-    answer = await ask(serving, "It is sunny.", messages=[*MESSAGES, said, result])
+    strict = [TOOLS[0], tool("time", strict=True)]
+    answer = await ask(serving, "It is sunny.", messages=[*MESSAGES, said, result], tools=strict)
+    assert serving[0].prompts[-1].form is not None
     assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == ("It is sunny.", "stop")
     shown = serving[0].was_shown
     assert CALL in shown

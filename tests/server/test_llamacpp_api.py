@@ -1,5 +1,6 @@
 """BRIE_ENGINE=llamacpp over HTTP: a file that Brie exported answers under its name, adapters beside it."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -81,3 +82,16 @@ def test_an_exported_file_answers_under_its_name_and_swaps_adapters(
         assert list(pool.map(ask, names * 3)) == alone * 3
     with pytest.raises(openai.NotFoundError):
         ask("nobody")
+    schema = {
+        "type": "object",
+        "properties": {"a": {"enum": ["é", 12]}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
+    form: Any = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    for seed in range(3):
+        answer = client.chat.completions.create(
+            model=base, messages=MESSAGES, response_format=form, seed=seed, max_tokens=90
+        )
+        assert answer.choices[0].finish_reason == "stop"
+        assert json.loads(answer.choices[0].message.content or "")["a"] in ("é", 12)

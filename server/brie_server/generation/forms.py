@@ -76,7 +76,7 @@ class Forms:
         self._known: OrderedDict[str, CompiledForm | GrammarRefused] = OrderedDict()
 
     async def compiled(self, asked: Asked) -> Form:
-        """Raises InvalidRequest for what cannot be held; takes two seconds at most once it is its turn."""
+        """Raises InvalidRequest for what cannot be held, Overloaded where that cannot be found out in five seconds."""
         grammar = await asyncio.to_thread(asked.grammar, self._codec)
         if (known := self._known.get(grammar)) is None:
             async with self._compiling:

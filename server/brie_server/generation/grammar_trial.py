@@ -11,7 +11,11 @@ from contextlib import suppress
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
-SECONDS = 1.5
+from brie_core.errors import Overloaded
+
+CPU_SECONDS = 1
+"""Of the child, which takes a quarter of one to start; on a busy machine it may wait for them, and is not to blame."""
+_PATIENCE = 5.0
 _MEMORY = 2 * 2**30
 _PLACE = re.compile(r"\n\s*\d+ \|")
 LIMITS = LLParserLimits(
@@ -30,17 +34,17 @@ class GrammarRefused(ValueError):
 
 
 def try_out(grammar: str) -> None:
-    """Raises GrammarRefused where the grammar has a fault, or takes too long or too much memory to compile."""
+    """Raises GrammarRefused for a fault, or what takes too much time or memory; Overloaded where nobody can tell."""
     try:
         tried = subprocess.run(
             [sys.executable, "-m", __spec__.name if __spec__ else __name__],
             input=grammar.encode(),
             capture_output=True,
-            timeout=SECONDS,
+            timeout=_PATIENCE,
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise GrammarRefused("it is too complex") from error
+        raise Overloaded("The server is too busy to compile what the answer has to be: try again.") from error
     if tried.returncode:
         raise GrammarRefused("it is too complex")
     if tried.stdout:
@@ -77,8 +81,7 @@ class _Bytes:
 def _main() -> None:
     import resource
 
-    seconds = int(SECONDS) + 2
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))  # it ends even if nobody is left to end it
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))  # it ends even if nobody is left to end it
     with suppress(ValueError, OSError):  # not every system has this one
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     try:

@@ -7,6 +7,7 @@ counts and divisors are numbers. Each is bounded here, before anything is compil
 import json
 import re
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from typing import Any
 
 MOST_BYTES = 64 * 1024
@@ -23,6 +24,7 @@ _BY_NAME = ("properties", "patternProperties", "$defs", "definitions")
 _DATA = ("enum", "const", "default", "examples", "required", "x-guidance")
 _LEAST = ("minItems", "minLength", "minProperties")
 _OF_OLD_DRAFTS = ("disallow", "divisibleBy", "extends")
+_MOST_PLACES = 9
 _COUNT = re.compile(r"\{(\d+)?(,)?(\d+)?\}")
 
 
@@ -96,15 +98,15 @@ def _size(schema: Mapping[str, Any], keyword: str) -> int:
 
 def _number(schema: Mapping[str, Any], keyword: str) -> float:
     value = schema.get(keyword)
-    return value if isinstance(value, int | float) else 0
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else 0
 
 
 def _divisor(schema: Mapping[str, Any]) -> float:
     """How many remainders the digits of a number may leave."""
-    value = abs(_number(schema, "multipleOf"))
-    while value % 1 and value < MOST_DIVISOR:
-        value = round(value * 10, 9)
-    return value
+    _, digits, exponent = Decimal(repr(_number(schema, "multipleOf"))).normalize().as_tuple()
+    if not isinstance(exponent, int) or not -_MOST_PLACES <= exponent <= _MOST_PLACES:
+        return MOST_DIVISOR + 1
+    return float(int("".join(map(str, digits))) * 10 ** max(exponent, 0))
 
 
 def _patterns(schema: Mapping[str, Any]) -> Iterator[str]:

@@ -16,8 +16,8 @@ from brie_server.generation.tool_prompt import Offer
 MOST_MORE_CALLS = 31
 """Of one answer, after its first: a small model that may go on calling often does."""
 _NOT_TOLD_APART = (
-    "This model writes calls as bare JSON objects, which cannot be told from content that is JSON: leave response_format "
-    "out, or set tool_choice to 'none', 'required' or a tool."
+    "This model writes calls as bare JSON objects, which cannot be told from content that is JSON: leave "
+    "response_format out, or set tool_choice to 'none', 'required' or a tool."
 )
 _NO_PARAMETERS = {"type": "object", "properties": {}}
 _ANYTHING = {"type": "object"}
@@ -25,7 +25,7 @@ _ANYTHING = {"type": "object"}
 
 @dataclass(frozen=True, slots=True)
 class ToolAnswerForm:
-    """An answer that may call tools. Where it has to, every call fits its tool's schema; else those of strict tools do."""
+    """An answer that may call tools. Where it has to, all calls fit their tools; else those of strict tools do."""
 
     offer: Offer
     content: JsonAnswer | None = None
