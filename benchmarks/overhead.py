@@ -4,8 +4,9 @@
 
 Two bars. A chat of a few turns, one at a time, whole and streamed, spends under 3 ms outside of the engine (median):
 from before the connection is made to `Engine.generate`, and from the last token made to the last byte read. And among
-many streams each token is read by its client within one step of being made. Each token of these answers is one event: the
-bias leaves only words to be said. The clients share the cores with the server.
+many streams each token is read by its client within one step of being made. Each token of these answers is one event:
+the bias leaves only words to be said. The clients share the cores with the server; on a busy machine the last column is
+what counts, the CPU time that the event loop's thread spends on all of one request.
 """
 
 import argparse
@@ -45,6 +46,8 @@ class Timed:
     reply: Reply
     ended: float
     asked: float
+    cpu: float
+    """Of the event loop's thread, when the engine was asked."""
     made: tuple[float, ...]
 
     @property
@@ -90,7 +93,7 @@ def words(codec: TextCodec) -> dict[str, int]:
 def joined(replies: Sequence[tuple[Reply, float]], notes: dict[str, Any]) -> list[Timed]:
     """Both sides by seed."""
     return [
-        Timed(reply, ended, notes[str(seed)]["asked"], tuple(notes[str(seed)]["made"]))
+        Timed(reply, ended, notes[str(seed)]["asked"], notes[str(seed)]["cpu"], tuple(notes[str(seed)]["made"]))
         for seed, (reply, ended) in enumerate(replies)
     ]
 
@@ -100,13 +103,15 @@ def show(timed: Sequence[Timed], given: argparse.Namespace) -> tuple[str, bool]:
     half, count = -(-given.requests // 2), given.requests
     ways = {"whole": timed[:half], "streamed": timed[half:count]}
     lines = [
-        "| outside of the engine | p50 ms | p90 | p99 | to the engine, p50 | from it, p50 |",
-        "|---|---|---|---|---|---|",
+        "| outside of the engine | p50 ms | p90 | p99 | to the engine, p50 | from it, p50 | CPU, p50 |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, each in ways.items():
         before = median(one.asked - one.reply.begun for one in each)
         after = median(one.ended - one.made[-1] for one in each)
-        lines.append(f"| {name} | {_spread([one.outside for one in each])} | {before * 1e3:.2f} | {after * 1e3:.2f} |")
+        cpu = median(later.cpu - earlier.cpu for earlier, later in pairwise(each))
+        parts = " | ".join(f"{each * 1e3:.2f}" for each in (before, after, cpu))
+        lines.append(f"| {name} | {_spread([one.outside for one in each])} | {parts} |")
     streams = timed[count:]
     lags, step = [lag for each in streams for lag in each.lags], _step(streams)
     late = sum(lag > step for lag in lags)

@@ -3,7 +3,8 @@
     python recorded.py FILE
 
 FILE is written at the end: an object from a request's seed to {"asked": second, "made": [second of each token]}, on the
-clock of `time.perf_counter`, which on Linux and macOS is the same in all processes.
+clock of `time.perf_counter`, which on Linux and macOS is the same in all processes; and "cpu", what the event loop's
+thread had spent by then.
 """
 
 import functools
@@ -42,7 +43,7 @@ def _watch(notes: Notes) -> None:
 
     @functools.wraps(generate)
     def asked(engine: TorchEngine, prompt: Prompt) -> AsyncGenerator[Token, None]:
-        notes[str(prompt.sampling.seed)]["asked"] = time.perf_counter()
+        notes[str(prompt.sampling.seed)] |= {"asked": time.perf_counter(), "cpu": time.thread_time()}
         return generate(engine, prompt)
 
     @functools.wraps(deliver)
