@@ -23,7 +23,7 @@ from brie_server.schema.embeddings import EmbeddingList, EmbeddingObject, Embedd
     "/embeddings",
     status_code=200,
     operation_id="createEmbedding",
-    responses={200: ResponseSpec(EmbeddingList, generate_examples=False)},
+    responses={200: ResponseSpec(EmbeddingList, generate_examples=False, description="A vector for each text")},
 )
 async def create_embedding(data: JSONBody[EmbeddingRequest], services: Given, request: JsonRequest) -> Response[bytes]:
     """A vector for each text."""
