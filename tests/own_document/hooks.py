@@ -27,6 +27,8 @@ MEANINGS = (
     "there is no such tool among tools",
     "there are no tools to choose from",
     "inside method, or at the top without a method",
+    "it was not trained for fewer to mean anything",
+    "comes before this output",
 )
 """Rules between fields that JSON Schema has no words for, in Brie's words; their code is that of a malformed field."""
 

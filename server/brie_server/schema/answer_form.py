@@ -2,9 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, StringConstraints, ValidationInfo
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, ValidationInfo
 
 from brie_server.schema.common import Body, Flag
+from brie_server.schema.conditions import FLAT_SCHEMA_OF_ITS_TYPE, SCHEMA_OF_ITS_TYPE
 
 FormName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 
@@ -40,6 +41,8 @@ def _with_its_schema(value: Any, info: ValidationInfo) -> Any:
 class TextFormat(Body):
     """A response's text.format: the same, flat."""
 
+    model_config = ConfigDict(json_schema_extra=FLAT_SCHEMA_OF_ITS_TYPE)
+
     type: Literal["text", "json_object", "json_schema"]
     name: Annotated[FormName | None, BeforeValidator(_with_its_schema), Field(validate_default=True)] = None
     schema_: Annotated[
@@ -52,6 +55,8 @@ class TextFormat(Body):
 
 class ResponseFormat(Body):
     """A chat's response_format."""
+
+    model_config = ConfigDict(json_schema_extra=SCHEMA_OF_ITS_TYPE)
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: Annotated[JsonSchema | None, BeforeValidator(_given_for_its_type), Field(validate_default=True)] = None

@@ -65,6 +65,50 @@ MESSAGE: Schema = {
     ]
 }
 """Which fields go with which role."""
+ITEM: Schema = {
+    "anyOf": [
+        _fields(
+            {"type": {"enum": ["message", None]}, "role": {"type": "string"}, "content": {"type": ["string", "array"]}}
+        )
+        | {"required": ["role", "content"]},
+        _fields(
+            {
+                "type": {"const": "function_call"},
+                "call_id": {"type": "string"},
+                "name": {"type": "string"},
+                "arguments": {"type": "string"},
+            }
+        ),
+        _fields(
+            {
+                "type": {"const": "function_call_output"},
+                "call_id": {"type": "string"},
+                "output": {"type": ["string", "array"]},
+            }
+        ),
+        _fields({"type": {"const": "item_reference"}, "id": {"type": "string"}}),
+        {"properties": {"type": ABSENT, "id": {"type": "string"}}, "required": ["id"], "not": {"required": ["role"]}},
+    ]
+}
+"""Which fields go with which type of an item; a message and a reference may go without theirs."""
+SOME_INPUT: Schema = {
+    "anyOf": [
+        _fields({"input": {"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1}]}}),
+        _fields({"previous_response_id": {"type": "string"}}),
+    ]
+}
+SCHEMA_OF_ITS_TYPE: Schema = {
+    "oneOf": [
+        _fields({"type": {"const": "json_schema"}, "json_schema": {"type": "object"}}),
+        _fields({"type": {"enum": ["text", "json_object"]}, "json_schema": ABSENT}),
+    ]
+}
+FLAT_SCHEMA_OF_ITS_TYPE: Schema = {
+    "oneOf": [
+        _fields({"type": {"const": "json_schema"}, "name": {"type": "string"}, "schema": {"type": "object"}}),
+        _fields({"type": {"enum": ["text", "json_object"]}, "name": ABSENT, "schema": ABSENT}),
+    ]
+}
 SEVERAL_LOGPROBS = where({"top_logprobs": {"type": "integer", "minimum": 1}}, {"logprobs": {"const": True}})
 WHOLE_PROMPT_LOGPROBS = where(
     {"prompt_logprobs": {"type": "integer"}}, {"stream": {"anyOf": [{"const": False}, ABSENT]}}

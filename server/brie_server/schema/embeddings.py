@@ -13,8 +13,7 @@ MOST_INPUTS = 2048
 
 def _as_list(value: Any) -> Any:
     """One text, or one list of token ids, as a list of one."""
-    is_ids = isinstance(value, list) and bool(value) and all(isinstance(each, int) for each in value)
-    return [value] if isinstance(value, str) or is_ids else value
+    return [value] if isinstance(value, str) or is_prompt(value) else value
 
 
 def _one(value: Any) -> Any:

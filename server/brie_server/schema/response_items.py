@@ -2,9 +2,18 @@
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    model_validator,
+)
 
 from brie_server.schema.common import Body, Name
+from brie_server.schema.conditions import ITEM
 
 MOST_ITEMS = 4096
 _TYPES = ("message", "function_call", "function_call_output", "item_reference")
@@ -45,15 +54,25 @@ class TextPart(Body):
     text: str
 
 
-Parts = Annotated[list[TextPart] | None, BeforeValidator(_parts)]
+Parts = Annotated[list[TextPart] | None, BeforeValidator(_parts, json_schema_input_type=str | list[TextPart] | None)]
 Checked: Any = Field(validate_default=True)
+
+
+def _told(schema: dict[str, Any]) -> None:
+    """The type may be left out where it can be told."""
+    schema.pop("required", None)
+    schema.update(ITEM)
 
 
 class InputItem(Body):
     """One item. The order of the fields is that in which they are checked."""
 
+    model_config = ConfigDict(json_schema_extra=_told)
+
     type: Annotated[
-        Literal["message", "function_call", "function_call_output", "item_reference"], BeforeValidator(_known_type)
+        Literal["message", "function_call", "function_call_output", "item_reference"],
+        BeforeValidator(_known_type),
+        WithJsonSchema({"enum": [*_TYPES, None]}),
     ]
     role: Annotated[Literal["system", "developer", "user", "assistant"] | None, _needed_by("message"), Checked] = None
     content: Annotated[Parts, _needed_by("message"), Checked] = None
@@ -78,4 +97,5 @@ def _items(given: Any) -> Any:
     return [{"role": "user", "content": given}] if isinstance(given, str) else given
 
 
-Input = Annotated[list[InputItem], BeforeValidator(_items), Field(max_length=MOST_ITEMS)]
+_Items = Annotated[list[InputItem], Field(max_length=MOST_ITEMS)]
+Input = Annotated[_Items, BeforeValidator(_items, json_schema_input_type=str | _Items)]

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from brie_server.schema.common import Body, Flag
 from brie_server.schema.tools import MOST_TOOLS, Function, Parameters, ToolChoice, ToolName, each_once
@@ -41,4 +41,14 @@ def _wrapped(choice: Any) -> Any:
     raise ValueError('must be "none", "auto", "required" or {"type": "function", "name": "..."}')
 
 
-FlatToolChoice = Annotated[ToolChoice, BeforeValidator(_wrapped)]
+_CHOICE = {
+    "anyOf": [
+        {"enum": ["none", "auto", "required"]},
+        {
+            "type": "object",
+            "properties": {"type": {"const": "function"}, "name": {"type": "string"}},
+            "required": ["type", "name"],
+        },
+    ]
+}
+FlatToolChoice = Annotated[ToolChoice, BeforeValidator(_wrapped), WithJsonSchema(_CHOICE)]

@@ -2,10 +2,11 @@
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, Field, ValidationInfo
+from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema
 
 from brie_server.schema.answer_form import TextFormat
 from brie_server.schema.common import Body, Flag, Ignored, Metadata, Name, Refused, StreamOptions, TokenCount
+from brie_server.schema.conditions import ABSENT, SOME_INPUT, where
 from brie_server.schema.response_items import Input, InputItem
 from brie_server.schema.response_tools import FlatToolChoice, FlatTools
 from brie_server.schema.sampling import Alternatives, AnswerBody
@@ -66,6 +67,13 @@ def _named_otherwise(number: Any) -> Any:
     return number
 
 
+_NONE = {"type": ["object", "null"], "additionalProperties": {"enum": [None, "none"]}}
+_INCLUDABLE = {"type": ["array", "null"], "items": {"enum": list(get_args(Includable))}}
+_INCLUDED_LOGPROBS = where(
+    {"top_logprobs": {"type": "integer", "minimum": 1}}, {"include": {"type": "array", "contains": {"const": LOGPROBS}}}
+)
+
+
 class TextOptions(Body):
     """What the answer's text has to be."""
 
@@ -82,6 +90,8 @@ class ResponseStreamOptions(StreamOptions):
 class Asking(Body):
     """What a response is made from, which may also only be counted."""
 
+    model_config = ConfigDict(json_schema_extra=SOME_INPUT)
+
     previous_response_id: Name | None = None
     input: Annotated[Input, AfterValidator(_something)] = Field(default_factory=list, validate_default=True)
     instructions: str | None = None
@@ -89,8 +99,8 @@ class Asking(Body):
     tool_choice: FlatToolChoice | None = None
     parallel_tool_calls: Flag | None = None
     text: TextOptions | None = None
-    truncation: Annotated[Any, AfterValidator(_not_cut)] = None
-    reasoning: Annotated[dict[str, Any] | None, AfterValidator(_no_reasoning)] = None
+    truncation: Annotated[Any, AfterValidator(_not_cut), WithJsonSchema({"enum": [None, "disabled"]})] = None
+    reasoning: Annotated[dict[str, Any] | None, AfterValidator(_no_reasoning), WithJsonSchema(_NONE)] = None
 
     conversation: Refused = None
 
@@ -105,14 +115,16 @@ class CountRequest(Asking):
 class ResponseRequest(Asking, AnswerBody):
     """The body of a response. `stop`, `seed`, the penalties, `logit_bias` and vLLM's fields are as in chats."""
 
+    model_config = ConfigDict(json_schema_extra={"allOf": [SOME_INPUT, _INCLUDED_LOGPROBS]})
+
     stream_options: ResponseStreamOptions | None = None
     max_output_tokens: TokenCount | None = None
-    max_tokens: Annotated[Any, AfterValidator(_named_otherwise)] = None
-    include: Annotated[list[Any] | None, AfterValidator(_includable)] = None
+    max_tokens: Annotated[Any, AfterValidator(_named_otherwise), WithJsonSchema(ABSENT)] = None
+    include: Annotated[list[Any] | None, AfterValidator(_includable), WithJsonSchema(_INCLUDABLE)] = None
     top_logprobs: Annotated[Alternatives | None, AfterValidator(_only_included)] = None
     store: Flag | None = None
     metadata: Metadata | None = None
-    service_tier: Annotated[Any, AfterValidator(_one_tier)] = None
+    service_tier: Annotated[Any, AfterValidator(_one_tier), WithJsonSchema({"enum": [None, "auto", "default"]})] = None
     user: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
