@@ -122,8 +122,11 @@ class Door:
     def __init__(self, settings: Settings) -> None:
         self._keys = tuple(key.encode() for key in settings.api_keys)
 
-    def __call__(self, connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
-        """Raises Unauthenticated or Forbidden; keys are compared in constant time and never echoed."""
+    async def __call__(self, connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
+        """Raises Unauthenticated or Forbidden; keys are compared in constant time and never echoed.
+
+        It awaits nothing: the framework would put a plain function on another thread.
+        """
         if self._keys:
             self._check_key(connection)
             return

@@ -34,6 +34,12 @@ class Conversation:
     variables: Mapping[str, Variable] = field(default_factory=dict)
     """What the template is told besides; it may read none of them."""
 
+    def is_plain_and_below(self, num_characters: int) -> bool:
+        """Whether it is text and nothing else, and so short."""
+        if self.offer is not None or any("tool_calls" in message for message in self.messages):
+            return False
+        return sum(len(message["content"]) for message in self.messages) < num_characters
+
 
 def render(codec: TextCodec, conversation: Conversation) -> str:
     """Raises InvalidRequest where the template refuses, or drops the message that is to be continued."""

@@ -5,6 +5,7 @@ import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import TypeVar
 
 from brie_core.errors import ContextLengthExceeded, InvalidRequest
 from brie_core.text.codec import TextCodec
@@ -15,6 +16,10 @@ from brie_server.generation.conversation import Conversation, render
 from brie_server.generation.interleaving import first_of_each, interleaved
 from brie_server.generation.tool_answer import ToolAnswer
 from brie_server.generation.tool_prompt import Offer
+
+_SHORT = 2000
+"""Characters whose tokens are found in a millisecond: another thread would take longer to begin."""
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +91,10 @@ class Generator:
     async def chat_prompt(self, model: str, conversation: Conversation) -> list[int]:
         """The conversation as the model reads it; NotFound before any work is done."""
         await self._residency.check(model)
-        return await asyncio.to_thread(lambda: self._tokenizer.encode(render(self._tokenizer, conversation)))
+        return await _worked(
+            conversation.is_plain_and_below(_SHORT),
+            lambda: self._tokenizer.encode(render(self._tokenizer, conversation)),
+        )
 
     async def text_prompts(
         self, model: str, prompts: Sequence[str | list[int]], *, with_special: bool = True
@@ -98,7 +106,8 @@ class Generator:
         await self._residency.check(model)
         if not any(isinstance(prompt, str) for prompt in prompts):
             return [list(prompt) for prompt in prompts if not isinstance(prompt, str)]
-        return await asyncio.to_thread(lambda: [self._encode(prompt, with_special) for prompt in prompts])
+        is_short = sum(map(len, prompts)) < _SHORT
+        return await _worked(is_short, lambda: [self._encode(prompt, with_special) for prompt in prompts])
 
     def text_of(self, prompt_ids: Sequence[int]) -> str:
         """What these tokens say, special ones left out."""
@@ -185,6 +194,10 @@ class Generator:
         finally:
             self._num_open -= 1
             stay.leave()
+
+
+async def _worked(is_short: bool, work: Callable[[], _Result]) -> _Result:  # noqa: FBT001
+    return work() if is_short else await asyncio.to_thread(work)
 
 
 async def _only(source: AsyncGenerator[Piece, None]) -> list[Piece]:
