@@ -41,7 +41,11 @@ class Sampling:
     top_p: float = 1.0
     """Keep the smallest set of tokens whose probabilities reach this share of all that are left."""
     seed: int | None = None
-    """The same seed, prompt and adapter give the same answer, whatever runs beside it."""
+    """The same seed, prompt and adapter draw with the same chance, whatever runs beside them.
+
+    Alone on the engine the answer is the same to the bit. Beside others sums may be taken in another order, and a chance
+    that falls on the border of two tokens finds the other one: in some three of ten thousand at temperature 1.
+    """
 
     @property
     def penalizes(self) -> bool:
