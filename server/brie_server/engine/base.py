@@ -43,8 +43,8 @@ class Sampling:
     seed: int | None = None
     """The same seed, prompt and adapter draw with the same chance, whatever runs beside them.
 
-    Alone on the engine the answer is the same to the bit. Beside others sums may be taken in another order, and a chance
-    that falls on the border of two tokens finds the other one: in some three of ten thousand at temperature 1.
+    Alone on the engine the answer is the same to the bit. Beside others sums are taken in another order, and a chance
+    that falls on the border of two tokens may find the other: one token in some ten thousand at temperature 1.
     """
 
     @property
