@@ -81,11 +81,15 @@ def _faults_against(operation: str, exchange: Exchange) -> Iterator[str]:
 
 
 def _faults_of_stream(operation: str, exchange: Exchange) -> Iterator[str]:
-    """Each event against the schema of a streamed part, and all of them against the rules of order."""
+    """Each event against the schema of a streamed part, and all of them against the rules of order.
+
+    An event named `error` is one of the stream's parts, and its `error` is what other streams have alone.
+    """
     events = list(_events(exchange.body.decode()))
     parts = [(name, json.loads(data)) for name, data in events if data != _DONE]
-    errors = [told for _, told in parts if isinstance(told, dict) and "error" in told and "object" not in told]
-    found = [fault for told in errors for fault in _faults_of_error(told)]
+    errors = [told for name, told in parts if not name and isinstance(told, dict) and "error" in told]
+    nested = [{"error": told["error"]} for name, told in parts if name == "error" and "error" in told]
+    found = [fault for told in errors + nested for fault in _faults_of_error(told)]
     part = _validator(_part_schema(operation))
     found += [fault for _, told in parts if told not in errors for fault in _told(part, told)]
     yield from found
