@@ -17,6 +17,7 @@ BASE = "gpt-4o-mini"
 MODELS = ("gpt-5.4", "gpt-3.5-turbo-instruct", "text-embedding-3-small", "ft:gpt-4o-mini:acemeco:suffix:abc123")
 FILES = ("file_id", "file-abc123")
 JOBS = ("ft-AF1WoRqd3aJAHsqc9NY7iL8F",)
+RESPONSES = ("resp_677efb5139a88190b512bc3fef8e535d", "resp_123", "response_id")
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +35,7 @@ def seed(home: Path) -> None:
         file_id = _copy(database, "files", "id", FILES)
         _copy(database, "jobs", "id", JOBS)
         _copy(database, "aliases", "name", MODELS)
+        _copy(database, "responses", "id", RESPONSES)
     database.close()
     for name in FILES:
         shutil.copyfile(home / "files" / file_id, home / "files" / name)

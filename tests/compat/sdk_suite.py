@@ -55,12 +55,13 @@ def main() -> None:
 
 
 def make_originals(brie: BrieProcesses, lora: Path) -> None:
-    """A file, a job and an adapter, which the seeds are copies of."""
+    """A file, a job, an adapter and a response, which the seeds are copies of."""
     root = f"{brie.url}/v1"
     sent = httpx2.post(f"{root}/files", data={"purpose": "fine-tune"}, files={"file": ("rows.jsonl", ROW)}).json()
     made = [
         httpx2.post(f"{root}/fine_tuning/jobs", json={"model": BASE, "training_file": sent["id"]}),
         httpx2.post(f"{root}/load_lora_adapter", json={"lora_name": "original", "lora_path": str(lora)}),
+        httpx2.post(f"{root}/responses", json={"model": BASE, "input": "a", "max_output_tokens": 4}),
     ]
     for answer in made:
         answer.raise_for_status()

@@ -11,7 +11,8 @@ from brie_core.store.database import Database
 from brie_core.store.files import FileStore
 from brie_core.store.job_store import JobStore
 from brie_core.store.jobs import JobKind, JobStatus
-from compat.sdk_seeds import FILES, JOBS, MODELS, seed
+from brie_core.store.responses import ResponseStore
+from compat.sdk_seeds import FILES, JOBS, MODELS, RESPONSES, seed
 
 
 async def a_row() -> AsyncIterator[bytes]:
@@ -23,6 +24,8 @@ async def test_what_was_deleted_or_cancelled_is_there_again(database: Database, 
     original = await files.save(a_row(), filename="rows.jsonl", purpose="fine-tune")
     await jobs.create(JobKind.FINE_TUNE, {"model": "tiny"}, JobStatus.VALIDATING_FILES, [])
     await aliases.move("original", "0" * 64, expected=None, check=lambda: None)
+    responses = ResponseStore(database)
+    await responses.save({"id": "resp_0", "output": []}, [])
     for _ in range(2):
         seed(tmp_path)
         for name in FILES:
@@ -30,6 +33,8 @@ async def test_what_was_deleted_or_cancelled_is_there_again(database: Database, 
             await files.delete(name)
         for name in JOBS:
             assert (await jobs.cancel(name, JobKind.FINE_TUNE)).status is JobStatus.CANCELLED
+        for name in RESPONSES:
+            await responses.delete(name)
         for name in MODELS:
             assert (await aliases.get(name)).version == "0" * 64
             await aliases.delete(name)
