@@ -86,6 +86,28 @@ def test_an_answer_may_end_where_it_is_complete_and_is_over_where_nothing_follow
     assert seen == [(True, False, True, False), (True, False, True, True)]
 
 
+@pytest.mark.parametrize(
+    ("schema", "begun", "most"),
+    [
+        (object_of(a={"type": "number"}), '{"a": 0.', 20),
+        (object_of(a={"type": "integer"}), '{"a": ', 20),
+        (object_of(a={"type": "string", "pattern": "^[0-9]{40}$"}), '{"a": "', 40),
+    ],
+)
+def test_digits_end_where_anything_else_may_stand(
+    forms: Forms, tokenizer: Tokenizer, schema: Any, begun: str, most: int
+) -> None:
+    (three,) = tokenizer.encode("3")
+    constraint = form_of(forms, schema).begin()
+    for token in tokenizer.encode(begun):
+        constraint.accept(token)
+    count = 0
+    while np.unpackbits(np.frombuffer(constraint.allowed(), np.uint8), bitorder="little")[three]:
+        constraint.accept(three)
+        count += 1
+    assert count == most
+
+
 def test_answers_on_their_way_do_not_share_a_place(forms: Forms, tokenizer: Tokenizer) -> None:
     form = form_of(forms, ANY_OBJECT)
     first, second = form.begin(), form.begin()

@@ -7,9 +7,11 @@ way, on a thread: answers that stream meanwhile go on. What was compiled or refu
 import asyncio
 import logging
 from collections import OrderedDict
+from collections.abc import Sequence
 from random import Random
 
 import numpy as np
+import numpy.typing as npt
 from llguidance import LLMatcher, LLTokenizer
 
 from brie_core.errors import InvalidRequest
@@ -17,30 +19,40 @@ from brie_core.text.codec import TextCodec
 from brie_server.engine.base import Constraint, Form
 from brie_server.generation.form_grammar import Asked
 from brie_server.generation.grammar_trial import GrammarRefused, compiled, try_out
-from brie_server.generation.vocabulary import vocabulary_of
+from brie_server.generation.vocabulary import Vocabulary, vocabulary_of
 
 logger = logging.getLogger(__name__)
 MOST_FORMS = 32
 MOST_BYTES = 2**20
+MOST_DIGITS = 20
+"""In a row: a number of 64 bits has no more."""
 _NUM_WALKS, _WALK_LENGTH = 3, 24
+Bits = npt.NDArray[np.uint8]
+_Prepared = tuple[LLTokenizer, Bits, Bits]
+"""With the tokens that are no text, and those that are digits."""
 
 
 class CompiledForm:
     """A form in the vocabulary of one model; what its answers find out about it they share."""
 
-    def __init__(self, matcher: LLMatcher, end: int) -> None:
-        self._matcher, self._end = matcher, end
+    def __init__(self, matcher: LLMatcher, no_text: Bits, digits: Bits) -> None:
+        self._matcher, self._no_text, self._digits = matcher, no_text, digits
 
     def begin(self) -> Constraint:
         """An answer that has no token yet."""
-        return Progress(self._matcher.deep_copy(), self._end)
+        return Progress(self._matcher.deep_copy(), self._no_text, self._digits)
 
 
 class Progress:
-    """One answer on its way. Where the grammar becomes too complex it allows nothing, and the request fails."""
+    """One answer on its way. Where the grammar becomes too complex it allows nothing, and the request fails.
 
-    def __init__(self, matcher: LLMatcher, end: int) -> None:
-        self._matcher, self._end = matcher, end
+    After many digits in a row there are no more where anything else may stand: a small model that divides one by three
+    would never end the number.
+    """
+
+    def __init__(self, matcher: LLMatcher, no_text: Bits, digits: Bits) -> None:
+        self._matcher, self._no_text, self._digits = matcher, no_text, digits
+        self._num_digits = 0
 
     @property
     def may_end(self) -> bool:
@@ -54,16 +66,18 @@ class Progress:
 
     def allowed(self) -> bytes:
         """A bit for each token that may be next in the text."""
-        bits = bytearray(self._matcher.compute_bitmask())
+        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8) & ~self._no_text
         if self._matcher.is_error():
             logger.warning("an answer's form became too complex: %s", self._matcher.get_error()[:200])
             return b""
-        bits[self._end >> 3] &= ~(1 << (self._end & 7)) & 0xFF
-        return bytes(bits)
+        if self._num_digits >= MOST_DIGITS and (others := bits & ~self._digits).any():
+            bits = others
+        return bits.tobytes()
 
     def accept(self, token: int) -> None:
         """Go on to what follows this token of the text."""
         self._matcher.consume_token(token)
+        self._num_digits = self._num_digits + 1 if self._digits[token >> 3] & (1 << (token & 7)) else 0
 
 
 class Forms:
@@ -71,7 +85,7 @@ class Forms:
 
     def __init__(self, codec: TextCodec) -> None:
         self._codec = codec
-        self._tokenizer: LLTokenizer | None = None
+        self._vocabulary: _Prepared | None = None
         self._compiling = asyncio.Lock()
         self._known: OrderedDict[str, CompiledForm | GrammarRefused] = OrderedDict()
 
@@ -90,9 +104,10 @@ class Forms:
     def _compile(self, grammar: str) -> CompiledForm | GrammarRefused:
         try:
             try_out(grammar)
-            if self._tokenizer is None:
-                self._tokenizer = vocabulary_of(self._codec)
-            form = CompiledForm(compiled(self._tokenizer, grammar), end=self._codec.vocab_size)
+            if self._vocabulary is None:
+                self._vocabulary = _prepared(self._codec)
+            tokenizer, no_text, digits = self._vocabulary
+            form = CompiledForm(compiled(tokenizer, grammar), no_text, digits)
             for seed in range(_NUM_WALKS):
                 walk(form, Random(seed), _WALK_LENGTH)
         except GrammarRefused as refusal:
@@ -104,6 +119,20 @@ class Forms:
         self._known.move_to_end(grammar)
         while len(self._known) > MOST_FORMS or (sum(map(len, self._known)) > MOST_BYTES and len(self._known) > 1):
             self._known.popitem(last=False)
+
+
+def _prepared(codec: TextCodec) -> _Prepared:
+    """The end, which llguidance has a token for, is no token of the text."""
+    vocabulary, size = Vocabulary(codec), codec.vocab_size
+    digits = [token for token in range(size) if (piece := vocabulary.tokens[token]) and piece.isdigit()]
+    return vocabulary_of(vocabulary), _bits([size], size), _bits(digits, size)
+
+
+def _bits(tokens: Sequence[int], size: int) -> Bits:
+    """A bit for each token, in as many words of 32 as llguidance has for them and the end."""
+    flags = np.zeros((size + 32) // 32 * 32, np.bool_)
+    flags[list(tokens)] = True
+    return np.packbits(flags, bitorder="little")
 
 
 def walk(form: Form, random: Random, length: int) -> list[int]:

@@ -49,7 +49,6 @@ class Vocabulary:
         return ids
 
 
-def vocabulary_of(codec: TextCodec) -> LLTokenizer:
-    """The vocabulary of a model, prepared; takes a second or two for 50,000 tokens."""
-    vocabulary = Vocabulary(codec)
+def vocabulary_of(vocabulary: Vocabulary) -> LLTokenizer:
+    """The vocabulary, prepared; takes a second or two for 50,000 tokens."""
     return LLTokenizer(vocabulary, eos_token=vocabulary.eos_token_id, slices=LLTokenizer.json_slices())  # type: ignore[arg-type]
