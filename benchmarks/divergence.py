@@ -9,7 +9,7 @@ import argparse
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from brie_core.libraries import prepare_libraries
@@ -69,21 +69,21 @@ def _logits(base: BaseModel, dtype: str, texts: list[list[int]]) -> Iterator[Ten
     runner = Runner(base, read_architecture(base.config), choose_target(CPU, choose_dtype(dtype, CPU)))
     for text in texts:
         seen: list[Tensor] = []
-        forward = runner._model.forward
+        logits = runner._model.logits
 
-        def recording(*given: object, forward: object = forward, seen: list[Tensor] = seen) -> Tensor:
-            logits: Tensor = forward(*given)  # type: ignore[operator]  # whatever it takes
-            seen.append(logits.clone())
-            return logits
+        def recording(x_SE: Tensor, logits: Callable[[Tensor], Tensor] = logits, seen: list[Tensor] = seen) -> Tensor:
+            logits_SV = logits(x_SE)
+            seen.append(logits_SV.clone())
+            return logits_SV
 
-        runner._model.forward = recording  # type: ignore[method-assign, assignment]
+        runner._model.logits = recording  # type: ignore[method-assign]
         scheduler = Scheduler(Limits(chunk_size=1, max_blocks=0), token_budget=8192, context_length=8192)
         how = Sampling(temperature=0)
         asked = Prompt(token_ids=tuple(text), max_tokens=1, stop_ids=frozenset(), sampling=how, prompt_logprobs=0)
         scheduler.add(Sequence(asked))
         while step := scheduler.plan():
             scheduler.advance(step, runner.run(step))
-        runner._model.forward = forward  # type: ignore[method-assign]
+        runner._model.logits = logits  # type: ignore[method-assign]
         yield torch.cat(seen)[: len(text)]
 
 

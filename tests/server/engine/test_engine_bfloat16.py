@@ -18,13 +18,13 @@ multiple of the distance that transformers' bfloat16 has."""
 def engine_logits(model: TinyModel, monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
     """After each of LENGTHS tokens of the text, all computed in one step."""
     recorded: list[torch.Tensor] = []
-    forward = Decoder.forward
+    logits = Decoder.logits
 
-    def recording(self: Decoder, *args: object) -> torch.Tensor:
-        recorded.append(forward(self, *args))  # type: ignore[arg-type]  # whatever it takes
+    def recording(self: Decoder, x_SE: torch.Tensor) -> torch.Tensor:
+        recorded.append(logits(self, x_SE))
         return recorded[-1]
 
-    monkeypatch.setattr(Decoder, "forward", recording)
+    monkeypatch.setattr(Decoder, "logits", recording)
     runner = make_runner(model.base, dtype=torch.bfloat16)
     scheduler = Scheduler(Limits(chunk_size=4096), token_budget=8192, context_length=CONTEXT_LENGTH)
     drive(scheduler, runner, [prompt(TEXT[:length], 1) for length in LENGTHS])
