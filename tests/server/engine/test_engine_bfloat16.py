@@ -20,8 +20,8 @@ def engine_logits(model: TinyModel, monkeypatch: pytest.MonkeyPatch) -> torch.Te
     recorded: list[torch.Tensor] = []
     logits = Decoder.logits
 
-    def recording(self: Decoder, x_SE: torch.Tensor) -> torch.Tensor:
-        recorded.append(logits(self, x_SE))
+    def recording(self: Decoder, hidden: torch.Tensor) -> torch.Tensor:
+        recorded.append(logits(self, hidden))
         return recorded[-1]
 
     monkeypatch.setattr(Decoder, "logits", recording)
