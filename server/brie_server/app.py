@@ -35,6 +35,7 @@ from brie_server.generation.generator import Generator
 
 EngineFactory = Callable[[Settings, ServedModel], Engine]
 MAX_BODY = 16 * 2**20
+_Text = tuple[TextCodec, Forms]
 
 
 def create_app(settings: Settings, base: ServedModel, engine_factory: EngineFactory = create_engine) -> Litestar:
@@ -76,11 +77,17 @@ async def _running(app: Litestar, settings: Settings, base: ServedModel, factory
         database = await open_database(settings)
         stack.push_async_callback(database.aclose)
         await _check_base_name(base, AliasStore(database))
+        text = asyncio.create_task(asyncio.to_thread(_open_text, base))
         engine = await asyncio.to_thread(factory, settings, base)
         stack.push_async_callback(engine.aclose)
-        codec = await asyncio.to_thread(open_codec, base)
-        app.state["services"] = _wire(settings, base, database, engine, codec)
+        app.state["services"] = _wire(settings, base, database, engine, await text)
         yield
+
+
+def _open_text(base: ServedModel) -> _Text:
+    """Beside the engine, which takes longer to load."""
+    codec = open_codec(base)
+    return codec, Forms(codec)
 
 
 async def _check_base_name(base: ServedModel, aliases: AliasStore) -> None:
@@ -93,7 +100,8 @@ async def _check_base_name(base: ServedModel, aliases: AliasStore) -> None:
         )
 
 
-def _wire(settings: Settings, base: ServedModel, database: Database, engine: Engine, codec: TextCodec) -> Services:
+def _wire(settings: Settings, base: ServedModel, database: Database, engine: Engine, text: _Text) -> Services:
+    codec, forms = text
     aliases, adapters = AliasStore(database), AdapterStore(settings.home)
     residency = Residency(engine, base, aliases, adapters)
     return Services(
@@ -108,6 +116,6 @@ def _wire(settings: Settings, base: ServedModel, database: Database, engine: Eng
         residency=residency,
         generator=Generator(engine, codec, residency),
         embedder=Embedder(engine, residency),
-        forms=Forms(codec),
+        forms=forms,
         unknown_fields=UnknownFields(),
     )

@@ -81,11 +81,11 @@ class Progress:
 
 
 class Forms:
-    """The forms of one model's answers."""
+    """The forms of one model's answers. Making it takes a second or two, much of it with the interpreter's lock."""
 
     def __init__(self, codec: TextCodec) -> None:
         self._codec = codec
-        self._vocabulary: _Prepared | None = None
+        self._vocabulary = _prepared(codec)
         self._compiling = asyncio.Lock()
         self._known: OrderedDict[str, CompiledForm | GrammarRefused] = OrderedDict()
 
@@ -104,8 +104,6 @@ class Forms:
     def _compile(self, grammar: str) -> CompiledForm | GrammarRefused:
         try:
             try_out(grammar)
-            if self._vocabulary is None:
-                self._vocabulary = _prepared(self._codec)
             tokenizer, no_text, digits = self._vocabulary
             form = CompiledForm(compiled(tokenizer, grammar), no_text, digits)
             for seed in range(_NUM_WALKS):
