@@ -89,7 +89,7 @@ def test_an_answer_may_end_where_it_is_complete_and_is_over_where_nothing_follow
 @pytest.mark.parametrize(
     ("schema", "begun", "most"),
     [
-        (object_of(a={"type": "number"}), '{"a": 0.', 20),
+        (object_of(a={"type": "number"}), '{"a": 0.', 14),
         (object_of(a={"type": "integer"}), '{"a": ', 20),
         (object_of(a={"type": "string", "pattern": "^[0-9]{40}$"}), '{"a": "', 40),
     ],
@@ -106,6 +106,19 @@ def test_digits_end_where_anything_else_may_stand(
         constraint.accept(three)
         count += 1
     assert count == most
+
+
+def test_what_is_above_a_bound_is_so_in_64_bits(forms: Forms, tokenizer: Tokenizer) -> None:
+    schema = object_of(a={"type": "number", "exclusiveMinimum": 124, "maximum": 300})
+    constraint, said = form_of(forms, schema).begin(), tokenizer.encode('{"a": 124.')
+    for token in said:
+        constraint.accept(token)
+    while not constraint.is_over:
+        bits = np.unpackbits(np.frombuffer(constraint.allowed(), np.uint8), bitorder="little")
+        likeliest = [token for text in ("0", "1", "}") for token in tokenizer.encode(text) if bits[token]]
+        said.append(likeliest[0])
+        constraint.accept(said[-1])
+    assert json.loads(tokenizer.decode(said))["a"] > 124
 
 
 def test_answers_on_their_way_do_not_share_a_place(forms: Forms, tokenizer: Tokenizer) -> None:

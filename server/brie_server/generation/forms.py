@@ -7,11 +7,9 @@ way, on a thread: answers that stream meanwhile go on. What was compiled or refu
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Sequence
 from random import Random
 
 import numpy as np
-import numpy.typing as npt
 from llguidance import LLMatcher, LLTokenizer
 
 from brie_core.errors import InvalidRequest
@@ -19,40 +17,38 @@ from brie_core.text.codec import TextCodec
 from brie_server.engine.base import Constraint, Form
 from brie_server.generation.form_grammar import Asked
 from brie_server.generation.grammar_trial import GrammarRefused, compiled, try_out
+from brie_server.generation.numerals import Bits, Numerals, bits_of, numerals_of
 from brie_server.generation.vocabulary import Vocabulary, vocabulary_of
 
 logger = logging.getLogger(__name__)
 MOST_FORMS = 32
 MOST_BYTES = 2**20
-MOST_DIGITS = 20
-"""In a row: a number of 64 bits has no more."""
 _NUM_WALKS, _WALK_LENGTH = 3, 24
-Bits = npt.NDArray[np.uint8]
-_Prepared = tuple[LLTokenizer, Bits, Bits]
-"""With the tokens that are no text, and those that are digits."""
+_Prepared = tuple[LLTokenizer, Bits, Numerals]
+"""With the tokens that are no text, and those of numbers."""
 
 
 class CompiledForm:
     """A form in the vocabulary of one model; what its answers find out about it they share."""
 
-    def __init__(self, matcher: LLMatcher, no_text: Bits, digits: Bits) -> None:
-        self._matcher, self._no_text, self._digits = matcher, no_text, digits
+    def __init__(self, matcher: LLMatcher, no_text: Bits, numerals: Numerals) -> None:
+        self._matcher, self._no_text, self._numerals = matcher, no_text, numerals
 
     def begin(self) -> Constraint:
         """An answer that has no token yet."""
-        return Progress(self._matcher.deep_copy(), self._no_text, self._digits)
+        return Progress(self._matcher.deep_copy(), self._no_text, self._numerals)
 
 
 class Progress:
     """One answer on its way. Where the grammar becomes too complex it allows nothing, and the request fails.
 
-    After many digits in a row there are no more where anything else may stand: a small model that divides one by three
-    would never end the number.
+    A number ends (`numerals`): a small model that divides one by three would write digits for ever.
     """
 
-    def __init__(self, matcher: LLMatcher, no_text: Bits, digits: Bits) -> None:
-        self._matcher, self._no_text, self._digits = matcher, no_text, digits
-        self._num_digits = 0
+    def __init__(self, matcher: LLMatcher, no_text: Bits, numerals: Numerals) -> None:
+        self._matcher, self._no_text, self._numerals = matcher, no_text, numerals
+        self._number = b""
+        """The digits and points that the text ends with."""
 
     @property
     def may_end(self) -> bool:
@@ -70,14 +66,13 @@ class Progress:
         if self._matcher.is_error():
             logger.warning("an answer's form became too complex: %s", self._matcher.get_error()[:200])
             return b""
-        if self._num_digits >= MOST_DIGITS and (others := bits & ~self._digits).any():
-            bits = others
-        return bits.tobytes()
+        return self._numerals.without(bits, self._number).tobytes()
 
     def accept(self, token: int) -> None:
         """Go on to what follows this token of the text."""
         self._matcher.consume_token(token)
-        self._num_digits = self._num_digits + 1 if self._digits[token >> 3] & (1 << (token & 7)) else 0
+        piece = self._numerals.pieces.get(token)
+        self._number = b"" if piece is None else self._number + piece
 
 
 class Forms:
@@ -104,8 +99,8 @@ class Forms:
     def _compile(self, grammar: str) -> CompiledForm | GrammarRefused:
         try:
             try_out(grammar)
-            tokenizer, no_text, digits = self._vocabulary
-            form = CompiledForm(compiled(tokenizer, grammar), no_text, digits)
+            tokenizer, no_text, numerals = self._vocabulary
+            form = CompiledForm(compiled(tokenizer, grammar), no_text, numerals)
             for seed in range(_NUM_WALKS):
                 walk(form, Random(seed), _WALK_LENGTH)
         except GrammarRefused as refusal:
@@ -122,15 +117,7 @@ class Forms:
 def _prepared(codec: TextCodec) -> _Prepared:
     """The end, which llguidance has a token for, is no token of the text."""
     vocabulary, size = Vocabulary(codec), codec.vocab_size
-    digits = [token for token in range(size) if (piece := vocabulary.tokens[token]) and piece.isdigit()]
-    return vocabulary_of(vocabulary), _bits([size], size), _bits(digits, size)
-
-
-def _bits(tokens: Sequence[int], size: int) -> Bits:
-    """A bit for each token, in as many words of 32 as llguidance has for them and the end."""
-    flags = np.zeros((size + 32) // 32 * 32, np.bool_)
-    flags[list(tokens)] = True
-    return np.packbits(flags, bitorder="little")
+    return vocabulary_of(vocabulary), bits_of([size], size + 1), numerals_of(vocabulary.tokens)
 
 
 def walk(form: Form, random: Random, length: int) -> list[int]:
