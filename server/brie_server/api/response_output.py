@@ -3,11 +3,11 @@
 Whole answers are read by it too, and only drop the events: so both are the same.
 """
 
-import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from brie_server.api.tool_answers import new_call_id
 from brie_server.engine.base import FinishReason
 from brie_server.generation.answer_text import Piece, ScoredToken
 from brie_server.generation.tool_calls import Arguments, CallBegun, CallEnded, Event, Text
@@ -127,7 +127,7 @@ class ResponseOutput:
 
     def _begin_call(self, name: str) -> None:
         self._end_message()
-        self._open = call = _Call(self._begun("fc"), name, f"call_{secrets.token_hex(12)}")
+        self._open = call = _Call(self._begun("fc"), name, new_call_id())
         self._tell(ItemEvent, "output_item.added", item=call.item("in_progress"))
 
     def _argue(self, text: str) -> None:

@@ -37,7 +37,7 @@ def _whole_calls(events: Sequence[CallEvent]) -> list[AnswerCall]:
         elif isinstance(event, CallDropped):
             del names[event.index]
     return [
-        AnswerCall(id=_new_id(), function=AnswerFunction(name=name, arguments=arguments[index]))
+        AnswerCall(id=new_call_id(), function=AnswerFunction(name=name, arguments=arguments[index]))
         for index, name in names.items()
     ]
 
@@ -45,11 +45,12 @@ def _whole_calls(events: Sequence[CallEvent]) -> list[AnswerCall]:
 def _delta_call(event: CallEvent) -> DeltaCall | None:
     if isinstance(event, CallBegun):
         function = DeltaFunction(name=event.name, arguments="")
-        return DeltaCall(index=event.index, id=_new_id(), type="function", function=function)
+        return DeltaCall(index=event.index, id=new_call_id(), type="function", function=function)
     if isinstance(event, Arguments):
         return DeltaCall(index=event.index, function=DeltaFunction(arguments=event.text))
     return None
 
 
-def _new_id() -> str:
+def new_call_id() -> str:
+    """What results of a call name it by."""
     return f"call_{secrets.token_hex(12)}"

@@ -18,7 +18,7 @@ from brie_server.generation.tool_answer import ToolAnswer
 from brie_server.generation.tool_prompt import Offer
 
 _SHORT = 2000
-"""Characters whose tokens are found in a millisecond: another thread would take longer to begin."""
+"""Characters whose tokens are found in about a millisecond, which is not worth another thread."""
 _Result = TypeVar("_Result")
 
 

@@ -19,9 +19,14 @@ class ForeignFields(Body):
     # vLLM's and SGLang's
     allowed_token_ids: Refused = None
     bad_words: Refused = None
+    guided_choice: Refused = None
+    guided_grammar: Refused = None
+    guided_json: Refused = None
+    guided_regex: Refused = None
     include_stop_str_in_output: Refused = None
     logits_processors: Refused = None
     prompt_embeds: Refused = None
+    structured_outputs: Refused = None
     truncate_prompt_tokens: Refused = None
     use_beam_search: Refused = None
     # llama.cpp's

@@ -10,7 +10,6 @@ from brie_server.schema.common import (
     Name,
     Number,
     Probability,
-    Refused,
     Seed,
     Stop,
     StreamOptions,
@@ -85,9 +84,3 @@ class AnswerBody(ForeignFields):
     stop_token_ids: Annotated[list[TokenId], Field(max_length=1024)] | None = None
     ignore_eos: Flag | None = None
     prompt_logprobs: Annotated[Alternatives | None, AfterValidator(_only_whole)] = None
-
-    guided_choice: Refused = None
-    guided_grammar: Refused = None
-    guided_json: Refused = None
-    guided_regex: Refused = None
-    structured_outputs: Refused = None
