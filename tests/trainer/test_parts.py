@@ -1,20 +1,14 @@
 """The trainer's small parts: automatic numbers, event lines, checkpoints on disk."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from brie_trainer.event_log import read_lines
 from brie_trainer.hyperparameters import auto_epochs, auto_learning_rate, choose
-from brie_trainer.run import last_checkpoint
+from trainer_jobs import spec_of
 
 CONFIG = {"model_type": "llama", "hidden_size": 576, "max_position_embeddings": 2048}
-AUTO: dict[str, Any] = {
-    "hyperparameters": {"n_epochs": None, "batch_size": None, "learning_rate_multiplier": None},
-    "brie": {"rank": None, "alpha": None, "learning_rate": None, "max_length": None},
-}
 
 
 def test_the_learning_rate_is_that_of_the_published_fit() -> None:
@@ -24,7 +18,7 @@ def test_the_learning_rate_is_that_of_the_published_fit() -> None:
 
 @pytest.mark.parametrize("num_examples", [1, 2, 11, 60, 499, 500, 5000])
 def test_automatic_numbers_are_always_usable(num_examples: int) -> None:
-    chosen = choose(AUTO, num_examples=num_examples, longest=99, config=CONFIG)
+    chosen = choose(spec_of(), num_examples=num_examples, longest=99, config=CONFIG)
     assert 1 <= chosen.batch_size <= num_examples
     assert 1 <= chosen.n_epochs <= 10
     assert chosen.max_length == 99
@@ -35,10 +29,7 @@ def test_few_rows_are_passed_more_often_than_many() -> None:
 
 
 def test_what_is_given_is_kept() -> None:
-    given = {
-        "hyperparameters": {"n_epochs": 3, "batch_size": 2, "learning_rate_multiplier": 0.5},
-        "brie": {"rank": 8, "alpha": 8, "learning_rate": None, "max_length": 50},
-    }
+    given = spec_of(n_epochs=3, batch_size=2, learning_rate_multiplier=0.5, rank=8, alpha=8, max_length=50)
     chosen = choose(given, num_examples=60, longest=99, config=CONFIG)
     assert (chosen.n_epochs, chosen.batch_size, chosen.rank, chosen.alpha, chosen.max_length) == (3, 2, 8, 8, 50)
     assert chosen.learning_rate == pytest.approx(auto_learning_rate("llama", 576) / 2)
@@ -52,13 +43,3 @@ def test_only_whole_lines_are_read_and_reading_goes_on_behind_them(tmp_path: Pat
     assert [line.event for line in first] == [{"a": 1}, {"a": 2}]
     file.write_text(file.read_text() + ": 3}\n")
     assert [line.event for line in read_lines(file, first[-1].end)] == [{"a": 3}]
-
-
-def test_a_torn_checkpoint_is_passed_over(tmp_path: Path) -> None:
-    for attempt, step, whole in (("1", 9, True), ("2", 12, True), ("2", 15, False)):
-        folder = tmp_path / attempt / "checkpoints" / f"checkpoint-{step}"
-        folder.mkdir(parents=True)
-        if whole:
-            (folder / "trainer_state.json").write_text(json.dumps({}))
-    assert last_checkpoint(tmp_path / attempt for attempt in "12") == tmp_path / "2/checkpoints/checkpoint-12"
-    assert last_checkpoint([tmp_path / "3"]) is None

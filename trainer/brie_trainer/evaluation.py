@@ -1,60 +1,74 @@
-"""Loss and token accuracy of a model on held-out examples, weighted by tokens. It knows batches, not jobs.
+"""Scores items without touching the model: for validation, and for what a reference says. It never ends a run.
 
-Loss only, batches bounded by tokens, and logits only where a label is: evaluation is what runs out of memory first.
+Loss only, micro-batches bounded by tokens, logits only where a label is: evaluation is what runs out of memory first.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch.nn import Module
+from torch import Tensor
 
-from brie_trainer.labels import IGNORED, Example
+from brie_trainer.batches import collate, micro_batches
+from brie_trainer.labels import Example
+from brie_trainer.memory_errors import OutOfMemory, give_back, within_memory
+from brie_trainer.model import LoraModel, Scores
+from brie_trainer.objective import Item, per_sequence, sequences_of
 
-_TOKENS_PER_BATCH = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """Means over all labelled tokens."""
-
-    loss: float
-    accuracy: float
-    tokens: int
+Halved = Callable[[int], None]
+"""Told the smaller number of tokens that a micro-batch may have from now on."""
 
 
-def evaluate(model: Module, examples: Sequence[Example], device: torch.device) -> Evaluation:
-    """Score `examples` without touching the model's state; it must carry TRL's fused head."""
-    was_training = model.training
-    model.eval()
-    loss, hits, tokens = 0.0, 0, 0
-    with torch.no_grad():
-        for batch in _batches(examples):
-            ids_BT, labels_BT, mask_BT = (tensor.to(device) for tensor in _pad(batch))
-            output = model(input_ids=ids_BT, labels=labels_BT, attention_mask=mask_BT, fused_lm_head=True)
-            loss -= float(output.log_probs.sum())
-            hits += int(output.is_top1.sum())
-            tokens += int(output.label_mask.sum())
-    model.train(was_training)
-    return Evaluation(loss / tokens, hits / tokens, tokens)
+@dataclass(slots=True)
+class Scorer:
+    """Forward passes over items under a budget that shrinks when memory runs out."""
+
+    model: LoraModel
+    token_cap: int
+    halved: Halved
+    check: Callable[[], None]
+    """Called before every micro-batch; what it raises ends the pass."""
+
+    def passes(self, items: Sequence[Item]) -> Iterator[tuple[list[int], Scores | None]]:
+        """Numbers of items with their scores; None for an item that does not fit even alone."""
+        waiting = micro_batches([padded_length(item) for item in items], self.token_cap)
+        while waiting:
+            group = waiting.pop()
+            self.check()
+            scores = self._score([sequence for number in group for sequence in sequences_of(items[number])])
+            if scores is None and len(group) > 1:
+                self._halve(max(padded_length(items[number]) for number in group) * len(group))
+                middle = len(group) // 2
+                waiting += [group[:middle], group[middle:]]
+                continue
+            yield group, scores
+
+    def answers(self, items: Sequence[Item]) -> Tensor:
+        """The log-probability of every answer, of shape (len(items), sequences per item)."""
+        found = torch.zeros(len(items), len(sequences_of(items[0])))
+        for group, scores in self.passes(items):
+            if scores is None:
+                raise OutOfMemory("the reference cannot be computed: one example alone is too long for the memory")
+            width = found.shape[1]
+            found[group] = per_sequence(scores, len(group) * width).view(-1, width).cpu()
+        return found
+
+    def _halve(self, tokens: int) -> None:
+        self.token_cap = max(tokens // 2, 1)
+        self.halved(self.token_cap)
+
+    def _score(self, sequences: Sequence[Example]) -> Scores | None:
+        def attempt() -> Scores:
+            with torch.no_grad():
+                return self.model.score(collate(sequences), training=False)
+
+        scores = within_memory(attempt)
+        if scores is None:
+            give_back(self.model.device)
+        return scores
 
 
-def _batches(examples: Sequence[Example]) -> Iterator[list[Example]]:
-    """Similar lengths together, each padded batch within the token budget (one example at the least)."""
-    batch: list[Example] = []
-    for example in sorted(examples, key=lambda example: len(example.input_ids)):
-        if batch and (len(batch) + 1) * len(example.input_ids) > _TOKENS_PER_BATCH:
-            yield batch
-            batch = []
-        batch.append(example)
-    if batch:
-        yield batch
-
-
-def _pad(batch: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Right-padded ids, labels and mask, each (batch, longest)."""
-    longest = max(len(example.input_ids) for example in batch)
-    ids = [example.input_ids + [0] * (longest - len(example.input_ids)) for example in batch]
-    labels = [example.labels + [IGNORED] * (longest - len(example.labels)) for example in batch]
-    mask = [[1] * len(example.input_ids) + [0] * (longest - len(example.input_ids)) for example in batch]
-    return torch.tensor(ids), torch.tensor(labels), torch.tensor(mask)
+def padded_length(item: Item) -> int:
+    """Tokens that an item takes in a micro-batch, where all its sequences are as long as the longest."""
+    sequences = sequences_of(item)
+    return len(sequences) * max(len(sequence.input_ids) for sequence in sequences)

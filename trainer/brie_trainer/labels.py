@@ -117,3 +117,19 @@ def _length_with_stop(ids: Sequence[int], tokenizer: Tokenizer) -> int:
     if stop is None:
         raise InvalidDataset("The model's chat template ends an answer without a stop token: it would never stop.")
     return stop + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two answers to one prompt."""
+
+    chosen: Example
+    rejected: Example
+
+
+@dataclass(frozen=True, slots=True)
+class Rated:
+    """One answer, and whether it is wanted."""
+
+    example: Example
+    desirable: bool

@@ -1,0 +1,107 @@
+"""What a run says of itself: metrics at every step and validation, checkpoints, messages. It knows no tensor."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from brie_trainer.checkpoint import Progress
+from brie_trainer.objective import Sums
+from brie_trainer.schedule import Schedule
+
+Emit = Callable[[dict[str, Any]], None]
+
+
+@dataclass(slots=True, kw_only=True)
+class Reporter:
+    """Tells one run's story to `emit`, and keeps the metrics in the run's history."""
+
+    emit: Emit
+    progress: Progress
+    schedule: Schedule
+    tokens_of: Callable[[int], int]
+    """How many tokens a step is, padding not counted."""
+    seconds: dict[str, float] = field(default_factory=lambda: {"steps": 0.0, "validating": 0.0, "saving": 0.0})
+    tokens: int = 0
+    began: float = 0.0
+
+    def message(self, text: str, *, level: str = "info") -> None:
+        """Words for whoever follows the job."""
+        self.emit({"type": "message", "level": level, "message": text})
+
+    def step_begins(self) -> None:
+        """From here on a step's time counts."""
+        self.began = time.monotonic()
+
+    def step_ended(self, step: int, sums: Sums, norm: float) -> None:
+        """One metrics event per step."""
+        self.seconds["steps"] += time.monotonic() - self.began
+        self.tokens += self.tokens_of(step)
+        metrics = {
+            "train_loss": sums.mean("loss", "weight"),
+            "train_mean_token_accuracy": sums.mean("hits", "tokens"),
+            "train_reward_margin": sums.mean("margin", "pairs"),
+            "train_reward_accuracy": sums.mean("wins", "pairs"),
+            "learning_rate": self.schedule.rate_of(step),
+            "grad_norm": norm,
+            "epoch": round(self.schedule.epoch_after(step), 3),
+            "tokens_per_second": round(self.tokens / max(self.seconds["steps"], 1e-9), 1),
+            "eta_seconds": self._seconds_left(step),
+        }
+        self._report(step, metrics)
+
+    def validated(self, step: int, sums: Sums) -> None:
+        """One metrics event per validation; all of the validation rows are always measured."""
+        loss, accuracy = sums.mean("loss", "weight"), sums.mean("hits", "tokens")
+        metrics = {
+            "valid_loss": loss,
+            "valid_mean_token_accuracy": accuracy,
+            "full_valid_loss": loss,
+            "full_valid_mean_token_accuracy": accuracy,
+            "valid_reward_margin": sums.mean("margin", "pairs"),
+            "valid_reward_accuracy": sums.mean("wins", "pairs"),
+        }
+        self._report(step, metrics)
+
+    def saved(self, folder: Path) -> None:
+        """A checkpoint is on disk."""
+        step = self.progress.step
+        told = {"step": step, "folder": str(folder), "metrics": self.metrics_at(step)}
+        told["best"] = self.progress.best_step == step
+        self.emit({"type": "checkpoint", **told, "history": list(self.progress.history)})
+
+    def metrics_at(self, step: int) -> dict[str, Any]:
+        """All that is known of a step."""
+        return {
+            name: value for record in self.progress.history if record["step"] == step for name, value in record.items()
+        }
+
+    @contextmanager
+    def validating(self) -> Iterator[None]:
+        """Time that is no step's."""
+        with self._timed("validating"):
+            yield
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Time that is no step's."""
+        with self._timed("saving"):
+            yield
+
+    @contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self.seconds[what] += time.monotonic() - began
+
+    def _seconds_left(self, step: int) -> float:
+        pace = self.seconds["steps"] / max(self.tokens, 1)
+        return round(pace * sum(map(self.tokens_of, range(step + 1, self.schedule.total_steps + 1))), 1)
+
+    def _report(self, step: int, metrics: Mapping[str, Any]) -> None:
+        told = {name: value for name, value in metrics.items() if value is not None}
+        record = {"step": step, "total_steps": self.schedule.total_steps, **told}
+        self.progress.history.append(record)
+        self.emit({"type": "metrics", "data": record})
