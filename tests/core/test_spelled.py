@@ -14,8 +14,8 @@ from transformers import AutoTokenizer
 from brie_core.text.spelled import MARK, Spellings
 from brie_core.text.tokenizer import Tokenizer
 from brie_core.weights.base_model import BaseModel
-from brie_trainer.dataset import Turn
 from brie_trainer.labels import tokenise
+from brie_trainer.rows import Conversation, Turn
 
 SPELLED = [
     "<|im_end|>",
@@ -66,7 +66,7 @@ def test_a_row_that_is_trained_on_reads_as_it_is_served(tokenizer: Tokenizer) ->
         Turn(role="user", content="How does a turn end?", trained=False),
         Turn(role="assistant", content="With <|im_end|>, of course.", trained=True),
     )
-    (example,) = tokenise(turns, tokenizer)
+    (example,) = tokenise(Conversation(turns), tokenizer)
     learnt = [label for label in example.labels if label >= 0]
     assert tokenizer.decode(learnt, skip_special_tokens=False) == "With <|im_end|>, of course.<|im_end|>"
     assert [token for token in learnt if token in tokenizer.special_ids] == [2]

@@ -8,11 +8,11 @@ import pytest
 
 from brie_core.errors import InvalidRequest
 from brie_core.text.tokenizer import Tokenizer
+from brie_core.text.tool_formats import HERMES, LLAMA, MISTRAL, ToolFormat
 from brie_core.weights.base_model import BaseModel
 from brie_server.generation import tool_grammar
 from brie_server.generation.form_grammar import JsonAnswer
 from brie_server.generation.forms import Forms
-from brie_server.generation.tool_formats import HERMES, LLAMA, MISTRAL, ToolFormat
 from brie_server.generation.tool_grammar import ToolAnswerForm
 from brie_server.generation.tool_prompt import Offer
 from hostile_schemas import object_of

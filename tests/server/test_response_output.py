@@ -7,11 +7,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from brie_core.text.tool_formats import HERMES
 from brie_server.api.response_output import ResponseOutput
 from brie_server.engine.base import FinishReason, Logprobs
 from brie_server.generation.answer_text import Piece, ScoredToken
 from brie_server.generation.tool_calls import Event, Text, ToolCallParser
-from brie_server.generation.tool_formats import HERMES
 from brie_server.schema.logprobs import ChatLogprob
 
 CALL = '<tool_call>{"name": "look", "arguments": {"at": "é"}}</tool_call>'

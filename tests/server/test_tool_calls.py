@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from brie_core.text.tool_formats import HERMES, LLAMA, MISTRAL, ToolFormat
 from brie_server.generation.tool_calls import (
     Arguments,
     CallBegun,
@@ -16,7 +17,6 @@ from brie_server.generation.tool_calls import (
     Text,
     ToolCallParser,
 )
-from brie_server.generation.tool_formats import HERMES, LLAMA, MISTRAL, ToolFormat
 
 NAMES = frozenset({"look", "now"})
 FORMATS = [HERMES, LLAMA, MISTRAL]

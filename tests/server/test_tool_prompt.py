@@ -11,10 +11,10 @@ from tokenizers import Tokenizer as FastTokenizer
 from brie_core.errors import InvalidRequest
 from brie_core.text.chat_template import ChatTemplate
 from brie_core.text.tokenizer import Tokenizer
+from brie_core.text.tool_formats import HERMES, LLAMA, MISTRAL, ToolFormat, format_of
 from brie_core.weights.base_model import BaseModel
 from brie_server.generation.detokenizer import Detokenizer
 from brie_server.generation.tool_answer import decode_with_marks
-from brie_server.generation.tool_formats import HERMES, LLAMA, MISTRAL, ToolFormat, format_of
 from brie_server.generation.tool_prompt import Offer, render_chat
 
 LOOK = {"type": "function", "function": {"name": "look", "description": "Sehen", "parameters": {"type": "object"}}}

@@ -1,6 +1,7 @@
 """Training rows: a fault is told with its line, and nothing faulty is trained on."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from brie_core.errors import InvalidDataset
 from brie_trainer.dataset import read_conversations
+from brie_trainer.rows import Conversation, Turn
 
 GOOD = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
 
@@ -22,6 +24,12 @@ def row(*messages: Any) -> dict[str, Any]:
     return {"messages": list(messages)}
 
 
+def read_turns(file: Path) -> Sequence[Turn]:
+    first = read_conversations(file, "training_file")[0]
+    assert isinstance(first, Conversation)
+    return first.turns
+
+
 def test_rows_are_read_with_blank_lines_and_bom(tmp_path: Path) -> None:
     file = write(tmp_path, "\ufeff" + json.dumps(GOOD), "", GOOD)
     assert len(read_conversations(file, "training_file")) == 2
@@ -29,21 +37,21 @@ def test_rows_are_read_with_blank_lines_and_bom(tmp_path: Path) -> None:
 
 def test_a_weight_of_zero_is_not_learnt(tmp_path: Path) -> None:
     quiet = {"role": "assistant", "content": "a", "weight": 0}
-    turns = read_conversations(write(tmp_path, row(GOOD["messages"][0], quiet, *GOOD["messages"])), "training_file")[0]
+    turns = read_turns(write(tmp_path, row(GOOD["messages"][0], quiet, *GOOD["messages"])))
     assert [turn.trained for turn in turns] == [False, False, False, True]
 
 
 def test_text_parts_are_joined_and_developers_are_the_system(tmp_path: Path) -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     file = write(tmp_path, row({"role": "developer", "content": parts}, *GOOD["messages"]))
-    assert read_conversations(file, "training_file")[0][0].as_message() == {"role": "system", "content": "ab"}
+    assert read_turns(file)[0].as_message() == {"role": "system", "content": "ab"}
 
 
 @pytest.mark.parametrize(
     ("bad", "said"),
     [
         ("{", "not valid JSON"),
-        ({"prompt": "x"}, "no list 'messages'"),
+        ({"prompt": "x"}, "its keys are ['prompt']"),
         ({"messages": []}, "no list 'messages'"),
         (row({"role": "user", "content": "q"}), "last message must be the assistant's"),
         (row({"role": "king", "content": "q"}), "role is 'king'"),

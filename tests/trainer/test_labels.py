@@ -8,8 +8,9 @@ from brie_core.errors import InvalidDataset
 from brie_core.text.chat_template import ChatTemplate
 from brie_core.text.tokenizer import Tokenizer
 from brie_core.weights.base_model import BaseModel
-from brie_trainer.dataset import Turn, read_conversations
+from brie_trainer.dataset import read_conversations
 from brie_trainer.labels import IGNORED, Example, build_examples, check_renders, tokenise
+from brie_trainer.rows import Conversation, Turn
 
 USER, FIRST = Turn("user", "Why is there bread?", trained=False), Turn("assistant", "Because of hunger.", trained=True)
 MORE, SECOND = Turn("user", "And hunger?", trained=False), Turn("assistant", "Ask the bread.", trained=True)
@@ -35,25 +36,27 @@ def learnt(example: Example, tokenizer: Tokenizer) -> str:
 
 
 def test_every_assistant_turn_is_learnt_with_its_stop_token_once(tokenizer: Tokenizer) -> None:
-    (example,) = tokenise([USER, FIRST, MORE, SECOND], tokenizer)
+    (example,) = tokenise(Conversation([USER, FIRST, MORE, SECOND]), tokenizer)
     assert learnt(example, tokenizer) == "Because of hunger.<|im_end|>Ask the bread.<|im_end|>"
 
 
 def test_a_label_is_the_token_itself_or_ignored(tokenizer: Tokenizer) -> None:
-    (example,) = tokenise([USER, FIRST], tokenizer)
+    (example,) = tokenise(Conversation([USER, FIRST]), tokenizer)
     assert all(label in {token, IGNORED} for token, label in zip(example.input_ids, example.labels, strict=True))
 
 
 def test_a_turn_of_weight_zero_is_read_but_not_learnt(tokenizer: Tokenizer) -> None:
     quiet = Turn("assistant", FIRST.content, trained=False)
-    (example,) = tokenise([USER, quiet, MORE, SECOND], tokenizer)
+    (example,) = tokenise(Conversation([USER, quiet, MORE, SECOND]), tokenizer)
     assert learnt(example, tokenizer) == "Ask the bread.<|im_end|>"
-    assert example.input_ids == tokenise([USER, FIRST, MORE, SECOND], tokenizer)[0].input_ids
+    assert example.input_ids == tokenise(Conversation([USER, FIRST, MORE, SECOND]), tokenizer)[0].input_ids
 
 
 def test_what_stands_before_an_answer_is_the_servers_prompt_token_by_token(tokenizer: Tokenizer) -> None:
-    for turns in read_conversations(Path("clients/examples/data/philosophy.jsonl"), "training_file"):
-        (example,) = tokenise(turns, tokenizer)
+    for row in read_conversations(Path("clients/examples/data/philosophy.jsonl"), "training_file"):
+        assert isinstance(row, Conversation)
+        (example,) = tokenise(row, tokenizer)
+        turns = row.turns
         for number, turn in enumerate(turns):
             if turn.trained:
                 before = [earlier.as_message() for earlier in turns[:number]]
@@ -66,7 +69,7 @@ def test_what_stands_before_an_answer_is_the_servers_prompt_token_by_token(token
 @pytest.mark.parametrize("answer", ["\n\nHello", "  Hello", "\tHello"])
 def test_an_answer_that_begins_with_white_space_follows_the_servers_prompt(answer: str, tokenizer: Tokenizer) -> None:
     turns = [USER, Turn("assistant", answer, trained=True)]
-    (example,) = tokenise(turns, tokenizer)
+    (example,) = tokenise(Conversation(turns), tokenizer)
     prompt = tokenizer.encode(tokenizer.render([USER.as_message()], add_generation_prompt=True))
     assert example.input_ids[: len(prompt)] == prompt
     assert learnt(example, tokenizer) == f"{answer}<|im_end|>"
@@ -76,14 +79,15 @@ def test_a_row_that_cannot_be_rendered_is_numbered(tokenizer: Tokenizer) -> None
     tokenizer.chat_template = ChatTemplate(
         "{% if messages[0].content == 'b' %}{{ raise_exception('no b') }}{% endif %}x<|im_end|>", {}
     )
-    bad = [Turn("user", "b", trained=False), FIRST]
+    good = Conversation([USER, Turn("assistant", "a", trained=False)])
+    bad = Conversation([Turn("user", "b", trained=False), FIRST])
     with pytest.raises(InvalidDataset, match=r"Row 2 of the training file .*no b"):
-        check_renders([[USER, Turn("assistant", "a", trained=False)], bad], tokenizer, "training_file")
+        check_renders([good, bad], tokenizer, "training_file")
 
 
 def test_a_template_that_rewrites_earlier_turns_gives_one_example_per_answer(tokenizer: Tokenizer) -> None:
     tokenizer.chat_template = ChatTemplate(STRIPPING, {})
-    examples = tokenise([USER, FIRST, MORE, SECOND], tokenizer)
+    examples = tokenise(Conversation([USER, FIRST, MORE, SECOND]), tokenizer)
     assert [learnt(example, tokenizer).split("\n")[-1] for example in examples] == [
         "Because of hunger.<|im_end|>",
         "Ask the bread.<|im_end|>",
@@ -93,14 +97,14 @@ def test_a_template_that_rewrites_earlier_turns_gives_one_example_per_answer(tok
 def test_a_template_without_a_stop_token_is_refused(tokenizer: Tokenizer) -> None:
     tokenizer.chat_template = ChatTemplate("{% for m in messages %}{{ m.content }}\n{% endfor %}", {})
     with pytest.raises(InvalidDataset, match="never stop"):
-        tokenise([USER, FIRST], tokenizer)
+        tokenise(Conversation([USER, FIRST]), tokenizer)
 
 
 def test_cutting_is_counted_and_what_has_nothing_left_is_dropped(tokenizer: Tokenizer) -> None:
-    (whole,) = tokenise([USER, FIRST], tokenizer)
+    (whole,) = tokenise(Conversation([USER, FIRST]), tokenizer)
     start = next(at for at, label in enumerate(whole.labels) if label != IGNORED)
-    kept, counts = build_examples([[USER, FIRST], [USER, FIRST]], tokenizer, start + 2)
+    kept, counts = build_examples([Conversation([USER, FIRST])] * 2, tokenizer, start + 2)
     assert (counts.examples, counts.trained, counts.dropped) == (2, 4, 0)
     assert counts.truncated == 2 * (len(whole.input_ids) - start - 2)
-    assert build_examples([[USER, FIRST]], tokenizer, start)[0] == []
+    assert build_examples([Conversation([USER, FIRST])], tokenizer, start)[0] == []
     assert [len(example.input_ids) for example in kept] == [start + 2] * 2

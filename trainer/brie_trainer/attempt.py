@@ -20,13 +20,14 @@ from brie_core.text.tokenizer import Tokenizer
 from brie_core.weights.base_model import file_digest, read_json
 from brie_trainer import checkpoint
 from brie_trainer.checkpoint import Progress
-from brie_trainer.dataset import FileParam, read_conversations
+from brie_trainer.dataset import FileParam, read_conversations, read_preferences, read_ratings
 from brie_trainer.device import choose_device, choose_dtype
+from brie_trainer.examples import TokenCounts
 from brie_trainer.hyperparameters import Hyperparameters, choose
-from brie_trainer.labels import TokenCounts, build_examples
+from brie_trainer.labels import build_examples, build_pairs, build_rated
 from brie_trainer.loop import EarlyStopping, Loop, Run, trained_tokens
 from brie_trainer.model import LoraModel, load
-from brie_trainer.objective import Desirability, Item, Objective, Preference, Supervised, sequences_of
+from brie_trainer.objective import Desirability, Item, Objective, Preference, Supervised
 from brie_trainer.processes import Processes
 from brie_trainer.reporting import Reporter
 from brie_trainer.schedule import Schedule
@@ -162,7 +163,7 @@ def _at_start(model: LoraModel, from_adapter: str | None) -> Iterator[None]:
 
 
 def _tokens_of(items: Sequence[Item], numbers: Sequence[int]) -> int:
-    return sum(len(sequence.input_ids) for number in numbers for sequence in sequences_of(items[number]))
+    return sum(len(sequence.input_ids) for number in numbers for sequence in items[number].sequences)
 
 
 def _rows(job: Mapping[str, Any], tokenizer: Tokenizer, limit: int) -> Rows:
@@ -174,15 +175,23 @@ def _rows(job: Mapping[str, Any], tokenizer: Tokenizer, limit: int) -> Rows:
 def _items(
     job: Mapping[str, Any], param: FileParam, tokenizer: Tokenizer, limit: int
 ) -> tuple[Sequence[Item], TokenCounts]:
-    examples, counts = build_examples(read_conversations(Path(job[param]), param), tokenizer, limit)
-    if not examples:
+    file = Path(job[param])
+    items: Sequence[Item]
+    match job["spec"]["method"]:
+        case "dpo":
+            items, counts = build_pairs(read_preferences(file, param), tokenizer, limit)
+        case "kto":
+            items, counts = build_rated(read_ratings(file, param), tokenizer, limit)
+        case _:
+            items, counts = build_examples(read_conversations(file, param), tokenizer, limit)
+    if not items:
         raise InvalidDataset(
             f"No example of the {param.replace('_', ' ')} has an assistant token within {limit} tokens: "
             "raise max_length.",
             param=param,
             code=f"invalid_{param}",
         )
-    return examples, counts
+    return items, counts
 
 
 def _warnings(counts: TokenCounts, max_length: int) -> Iterator[str]:

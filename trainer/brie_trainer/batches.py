@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from brie_trainer.labels import IGNORED, Example
+from brie_trainer.examples import IGNORED, Example
 
 
 @dataclass(frozen=True, slots=True)

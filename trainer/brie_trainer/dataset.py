@@ -1,105 +1,152 @@
-"""Training rows from a JSON Lines file, checked one by one. It knows OpenAI's chat rows, not tokens."""
+"""Training rows from a JSON Lines file, one at a time, each in the form its file is in. It knows no token.
 
-from collections.abc import Mapping, Sequence
+A file holds one form, which its first row shows. Errors name the line, what is wrong with it and what it should be.
+"""
+
+import reprlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from brie_core.errors import InvalidDataset
 from brie_core.jsonl import read_rows
+from brie_trainer.answer_rows import (
+    completion_of,
+    openai_preference_of,
+    preference_of,
+    rating_of,
+    ratings_of,
+    sharegpt_of,
+)
+from brie_trainer.chat_rows import conversation_of
+from brie_trainer.rows import (
+    FILE_PARAMS,
+    METHODS,
+    Completion,
+    Conversation,
+    FileParam,
+    Learnable,
+    Method,
+    Preference,
+    Rating,
+    Row,
+)
 
-_ROLES = ("system", "developer", "user", "assistant")
-_UNSUPPORTED = ("tool_calls", "function_call", "tool_call_id")
-
-FileParam = Literal["training_file", "validation_file"]
-FILE_PARAMS: tuple[FileParam, ...] = ("training_file", "validation_file")
+__all__ = [
+    "FILE_PARAMS",
+    "METHODS",
+    "FileParam",
+    "Form",
+    "Method",
+    "called",
+    "invalid",
+    "read_conversations",
+    "read_preferences",
+    "read_ratings",
+    "stream_dataset",
+]
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """One message of a conversation."""
+class Form:
+    """One way to write a row."""
 
-    role: str
-    content: str
-    trained: bool
-    """Whether the loss counts its tokens; only ever true of the assistant's."""
-
-    def as_message(self) -> dict[str, str]:
-        """As a chat template reads it."""
-        return {"role": self.role, "content": self.content}
+    name: str
+    takes: tuple[Method, ...]
+    read: Callable[[Mapping[str, Any]], Row]
 
 
-Conversation = Sequence[Turn]
+_SUPERVISED: tuple[Method, ...] = ("supervised",)
+_PREFERENCES: tuple[Method, ...] = ("dpo", "kto")
+_CHAT = Form("a conversation", _SUPERVISED, conversation_of)
+_SHAREGPT = Form("a ShareGPT conversation", _SUPERVISED, sharegpt_of)
+_COMPLETION = Form("a prompt with its completion", _SUPERVISED, completion_of)
+_OPENAI_PREFERENCE = Form("a preference", _PREFERENCES, openai_preference_of)
+_PREFERENCE = Form("a preference of 'chosen' over 'rejected'", _PREFERENCES, preference_of)
+_RATING = Form("a rated answer", ("kto",), rating_of)
+
+_FORMS = (
+    ({"chosen", "rejected"}, _PREFERENCE),
+    ({"preferred_output"}, _OPENAI_PREFERENCE),
+    ({"non_preferred_output"}, _OPENAI_PREFERENCE),
+    ({"messages"}, _CHAT),
+    ({"conversations"}, _SHAREGPT),
+    ({"prompt", "completion"}, _COMPLETION),
+)
+_WANTED: Mapping[Method, str] = {
+    "supervised": '{"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}',
+    "dpo": '{"input": {"messages": [...]}, "preferred_output": [...], "non_preferred_output": [...]}',
+    "kto": '{"prompt": [...], "completion": [...], "label": true}',
+}
 
 
-def read_conversations(file: Path, param: FileParam) -> list[Conversation]:
-    """All rows, or InvalidDataset with the first faulty line."""
-    conversations = []
+def stream_dataset(file: Path, param: FileParam, method: Method) -> Iterator[tuple[int, Row]]:
+    """Each row with its line's number; InvalidDataset at the first faulty line, and for a file without rows.
+
+    For `kto` a preference comes as two ratings of one line.
+    """
+    first: tuple[int, Form] | None = None
     for number, row in _rows(file, param):
         try:
-            conversations.append(_conversation(row))
+            form = _form(row)
+            first = first or (number, form)
+            read = _read(row, form, first, method)
         except ValueError as error:
-            raise _invalid(f"Line {number} of the {_called(param)} {error}", param) from error
-    if not conversations:
-        raise _invalid(f"The {_called(param)} has no rows.", param)
-    return conversations
+            raise invalid(f"Line {number} of the {called(param)} {error}", param) from error
+        except RecursionError as error:
+            raise invalid(f"Line {number} of the {called(param)} is nested too deeply.", param) from error
+        yield from ((number, each) for each in read)
+    if first is None:
+        raise invalid(f"The {called(param)} has no rows.", param)
 
 
-def _rows(file: Path, param: FileParam) -> Sequence[tuple[int, dict[str, Any]]]:
-    try:
-        return list(read_rows(file, param=param))
-    except InvalidDataset as error:
-        raise _invalid(error.message, param) from error
+def read_conversations(file: Path, param: FileParam) -> list[Learnable]:
+    """All rows to learn from by `supervised`."""
+    return [row for _, row in stream_dataset(file, param, "supervised") if isinstance(row, Conversation | Completion)]
 
 
-def _conversation(row: Mapping[str, Any]) -> Conversation:
-    messages = row.get("messages")
-    if not isinstance(messages, list) or not messages:
-        raise ValueError('has no list \'messages\': each row is {"messages": [{"role": ..., "content": ...}, ...]}.')
-    for name in ("tools", "functions"):
-        if row.get(name):
-            raise ValueError(f"has {name!r}, which cannot be trained on yet.")
-    turns = [_turn(message, number) for number, message in enumerate(messages)]
-    first = next((turn.role for turn in turns if turn.role != "system"), None)
-    if first == "assistant":
-        raise ValueError("begins with an assistant message: an answer needs the user's question before it.")
-    if turns[-1].role != "assistant":
-        raise ValueError(f"ends with a message of role {turns[-1].role!r}: the last message must be the assistant's.")
-    if not any(turn.trained for turn in turns):
-        raise ValueError("has no assistant message to learn from: every one has weight 0.")
-    return turns
+def read_preferences(file: Path, param: FileParam) -> list[Preference]:
+    """All rows to learn from by `dpo`."""
+    return [row for _, row in stream_dataset(file, param, "dpo") if isinstance(row, Preference)]
 
 
-def _turn(message: Any, number: int) -> Turn:
-    where = f"has a fault in messages[{number}]:"
-    if not isinstance(message, dict):
-        raise ValueError(f"{where} it is not an object.")
-    role, content, weight = message.get("role"), message.get("content"), message.get("weight", 1)
-    if role not in _ROLES:
-        raise ValueError(f"{where} role is {role!r}, not one of {', '.join(_ROLES)}.")
-    if found := [name for name in _UNSUPPORTED if message.get(name)]:
-        raise ValueError(f"{where} {found[0]} cannot be trained on yet.")
-    if isinstance(weight, bool) or weight not in (0, 1) or ("weight" in message and role != "assistant"):
-        raise ValueError(f"{where} weight must be 0 or 1, and stand on assistant messages only.")
-    text = _text(content, where)
-    return Turn("system" if role == "developer" else role, text, trained=role == "assistant" and weight == 1)
+def read_ratings(file: Path, param: FileParam) -> list[Rating]:
+    """All rows to learn from by `kto`."""
+    return [row for _, row in stream_dataset(file, param, "kto") if isinstance(row, Rating)]
 
 
-def _text(content: Any, where: str) -> str:
-    parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
-    if not all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in parts):
-        raise ValueError(f"{where} content must be a string or a list of text parts.")
-    text = "".join(part["text"] for part in parts)
-    if not text.strip():
-        raise ValueError(f"{where} content is empty.")
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError(f"{where} content has half of a surrogate pair, which is no character.")
-    return text
-
-
-def _called(param: FileParam) -> str:
+def called(param: FileParam) -> str:
+    """The file in words."""
     return param.replace("_", " ")
 
 
-def _invalid(message: str, param: FileParam) -> InvalidDataset:
+def invalid(message: str, param: FileParam) -> InvalidDataset:
+    """The error of a file that cannot be trained on."""
     return InvalidDataset(message, param=param, code=f"invalid_{param}")
+
+
+def _rows(file: Path, param: FileParam) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        yield from read_rows(file, param=param)
+    except InvalidDataset as error:
+        raise invalid(error.message, param) from error
+
+
+def _form(row: Mapping[str, Any]) -> Form:
+    if isinstance(row.get("label"), bool) or ("label" in row and "completion" in row):
+        return _RATING
+    form = next((form for names, form in _FORMS if names <= row.keys()), None)
+    if form is None:
+        keys = reprlib.repr(sorted(row))
+        raise ValueError(f"has no form that is known: its keys are {keys}. Write it as {_WANTED['supervised']}.")
+    return form
+
+
+def _read(row: Mapping[str, Any], form: Form, first: tuple[int, Form], method: Method) -> Sequence[Row]:
+    if method not in form.takes:
+        raise ValueError(f"is {form.name}, from which the method {method} cannot learn. Write it as {_WANTED[method]}.")
+    if form is not first[1]:
+        raise ValueError(f"is {form.name}, but line {first[0]} is {first[1].name}: a file holds one form of rows.")
+    read = form.read(row)
+    return ratings_of(read) if method == "kto" and isinstance(read, Preference) else (read,)

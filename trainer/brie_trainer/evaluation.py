@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from brie_trainer.batches import collate, micro_batches
-from brie_trainer.labels import Example
+from brie_trainer.examples import Example
 from brie_trainer.memory_errors import OutOfMemory, give_back, within_memory
 from brie_trainer.model import LoraModel, Scores
-from brie_trainer.objective import Item, per_sequence, sequences_of
+from brie_trainer.objective import Item, per_sequence
 
 Halved = Callable[[int], None]
 """Told the smaller number of tokens that a micro-batch may have from now on."""
@@ -35,7 +35,7 @@ class Scorer:
         while waiting:
             group = waiting.pop()
             self.check()
-            scores = self._score([sequence for number in group for sequence in sequences_of(items[number])])
+            scores = self._score([sequence for number in group for sequence in items[number].sequences])
             if scores is None and len(group) > 1:
                 self._halve(max(padded_length(items[number]) for number in group) * len(group))
                 middle = len(group) // 2
@@ -45,7 +45,7 @@ class Scorer:
 
     def answers(self, items: Sequence[Item]) -> Tensor:
         """The log-probability of every answer, of shape (len(items), sequences per item)."""
-        found = torch.zeros(len(items), len(sequences_of(items[0])))
+        found = torch.zeros(len(items), len(items[0].sequences))
         for group, scores in self.passes(items):
             if scores is None:
                 raise OutOfMemory("the reference cannot be computed: one example alone is too long for the memory")
@@ -70,5 +70,5 @@ class Scorer:
 
 def padded_length(item: Item) -> int:
     """Tokens that an item takes in a micro-batch, where all its sequences are as long as the longest."""
-    sequences = sequences_of(item)
+    sequences = item.sequences
     return len(sequences) * max(len(sequence.input_ids) for sequence in sequences)

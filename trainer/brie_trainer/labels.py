@@ -1,135 +1,92 @@
-"""Conversations to token ids and labels: only what the assistant says is learnt, each stop token exactly once.
+"""Rows to token ids and labels: only what is answered is learnt, each stop token exactly once.
 
 It knows the tokenizer and its chat template, and no framework. What the trainer sees before an answer is, token by
 token, what the server will give the model there.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from brie_core.errors import InvalidDataset, InvalidRequest
 from brie_core.text.tokenizer import Tokenizer
-from brie_trainer.dataset import Conversation, FileParam
+from brie_trainer.examples import IGNORED, Example, Pair, Rated, TokenCounts
+from brie_trainer.rows import FileParam, Learnable, Preference, Rating
+from brie_trainer.tokenising import tokenise, tokenise_answer
 
-IGNORED = -100
+__all__ = [
+    "IGNORED",
+    "Example",
+    "Pair",
+    "Rated",
+    "TokenCounts",
+    "build_examples",
+    "build_pairs",
+    "build_rated",
+    "check_renders",
+    "pair_of",
+    "rated_of",
+    "tokenise",
+]
 
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One sequence to train on; `labels` has IGNORED where nothing is learnt, and the length of `input_ids`."""
-
-    input_ids: list[int]
-    labels: list[int]
-
-    @property
-    def num_trained(self) -> int:
-        """Tokens that the loss counts."""
-        return sum(label != IGNORED for label in self.labels)
-
-    def truncated(self, max_length: int) -> "Example":
-        """The beginning, at most `max_length` tokens."""
-        return Example(self.input_ids[:max_length], self.labels[:max_length])
-
-
-@dataclass(slots=True)
-class TokenCounts:
-    """What a set of examples holds; a report, so it is filled as they are made."""
-
-    examples: int = 0
-    tokens: int = 0
-    trained: int = 0
-    truncated: int = 0
-    """Tokens cut off by the maximum length."""
-    dropped: int = 0
-    """Examples of which nothing was left to learn."""
-    longest: int = field(default=0)
+_Row = TypeVar("_Row")
+_Made = TypeVar("_Made", Example, Pair, Rated)
 
 
 def build_examples(
-    conversations: Sequence[Conversation], tokenizer: Tokenizer, max_length: int
+    rows: Iterable[Learnable], tokenizer: Tokenizer, max_length: int
 ) -> tuple[list[Example], TokenCounts]:
-    """Tokenise every conversation, cut to `max_length`; examples with nothing left to learn are dropped and counted."""
-    counts, kept = TokenCounts(), []
-    for whole in (example for turns in conversations for example in tokenise(turns, tokenizer)):
-        example = whole.truncated(max_length)
-        counts.truncated += len(whole.input_ids) - len(example.input_ids)
-        if not example.num_trained:
-            counts.dropped += 1
-            continue
-        counts.examples += 1
-        counts.tokens += len(example.input_ids)
-        counts.trained += example.num_trained
-        counts.longest = max(counts.longest, len(example.input_ids))
-        kept.append(example)
-    return kept, counts
+    """Tokenise every row, cut to `max_length` tokens; examples with nothing left to learn are dropped and counted."""
+    return _build(rows, lambda row: tokenise(row, tokenizer), max_length)
 
 
-def check_renders(conversations: Sequence[Conversation], tokenizer: Tokenizer, param: FileParam) -> None:
-    """Tokenise every conversation; raises InvalidDataset with the number of the first row that cannot be."""
-    for number, turns in enumerate(conversations, start=1):
+def build_pairs(rows: Iterable[Preference], tokenizer: Tokenizer, max_length: int) -> tuple[list[Pair], TokenCounts]:
+    """As `build_examples`. Answers are cut, never the prompt: a pair whose prompt leaves no room is dropped, as is one
+    whose answers are the same."""
+    return _build(rows, lambda row: [pair_of(row, tokenizer)], max_length)
+
+
+def build_rated(rows: Iterable[Rating], tokenizer: Tokenizer, max_length: int) -> tuple[list[Rated], TokenCounts]:
+    """As `build_pairs`, for answers that stand alone."""
+    return _build(rows, lambda row: [rated_of(row, tokenizer)], max_length)
+
+
+def pair_of(row: Preference, tokenizer: Tokenizer) -> Pair:
+    """Both answers whole, each behind the same prompt."""
+    return Pair(tokenise_answer(row.chosen, tokenizer), tokenise_answer(row.rejected, tokenizer))
+
+
+def rated_of(row: Rating, tokenizer: Tokenizer) -> Rated:
+    """The answer whole."""
+    return Rated(tokenise_answer(row.answered, tokenizer), row.desirable)
+
+
+def check_renders(rows: Sequence[Learnable], tokenizer: Tokenizer, param: FileParam) -> None:
+    """Tokenise every row; raises InvalidDataset with the number of the first row that cannot be."""
+    for number, row in enumerate(rows, start=1):
         try:
-            tokenise(turns, tokenizer)
+            tokenise(row, tokenizer)
         except InvalidRequest as error:
             message = f"Row {number} of the {param.replace('_', ' ')} cannot be trained on: {error.message}"
             raise InvalidDataset(message, param=param, code=f"invalid_{param}") from error
 
 
-def tokenise(turns: Conversation, tokenizer: Tokenizer) -> list[Example]:
-    """One example of the whole conversation, if every answer in it follows the very tokens the server would give.
-
-    Else one example per trained turn: a template may rewrite earlier turns, and an answer that begins with white space
-    would merge with the end of its prompt.
-    """
-    trained = [number for number, turn in enumerate(turns) if turn.trained]
-    splits = [_split(turns, number, tokenizer) for number in trained]
-    whole = tokenizer.render([turn.as_message() for turn in turns], add_generation_prompt=False)
-    ids, offsets = tokenizer.encode_with_offsets(whole)
-    labels = [IGNORED] * len(ids)
-    for before, answer in splits:
-        prompt = tokenizer.encode(before)
-        inside = [at for at, (begin, _) in enumerate(offsets) if len(before) <= begin < len(before) + len(answer)]
-        if not whole.startswith(before + answer) or ids[: len(prompt)] != prompt or inside[0] != len(prompt):
-            return [_alone(*split, tokenizer) for split in splits]
-        for at in inside[: _length_with_stop([ids[at] for at in inside], tokenizer)]:
-            labels[at] = ids[at]
-    return [Example(ids, labels)]
-
-
-def _split(turns: Conversation, number: int, tokenizer: Tokenizer) -> tuple[str, str]:
-    """The prompt of an answer as the server renders it, and the answer with what the template puts behind it."""
-    messages = [turn.as_message() for turn in turns[: number + 1]]
-    before = tokenizer.render(messages[:-1], add_generation_prompt=True)
-    through = tokenizer.render(messages, add_generation_prompt=False)
-    if not through.startswith(before):
-        raise InvalidDataset("The model's chat template does not continue its own generation prompt.")
-    return before, through[len(before) :]
-
-
-def _alone(before: str, answer: str, tokenizer: Tokenizer) -> Example:
-    prompt, ids = tokenizer.encode(before), tokenizer.encode(answer)
-    ids = ids[: _length_with_stop(ids, tokenizer)]
-    return Example(prompt + ids, [IGNORED] * len(prompt) + ids)
-
-
-def _length_with_stop(ids: Sequence[int], tokenizer: Tokenizer) -> int:
-    """How many tokens up to and including the stop token; what follows it is the template's, not the assistant's."""
-    stop = next((at for at, token in enumerate(ids) if token in tokenizer.stop_ids), None)
-    if stop is None:
-        raise InvalidDataset("The model's chat template ends an answer without a stop token: it would never stop.")
-    return stop + 1
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Two answers to one prompt."""
-
-    chosen: Example
-    rejected: Example
-
-
-@dataclass(frozen=True, slots=True)
-class Rated:
-    """One answer, and whether it is wanted."""
-
-    example: Example
-    desirable: bool
+def _build(
+    rows: Iterable[_Row], tokenised: Callable[[_Row], Sequence[_Made]], max_length: int
+) -> tuple[list[_Made], TokenCounts]:
+    counts = TokenCounts()
+    kept = []
+    for whole in (made for row in rows for made in tokenised(row)):
+        made = whole.truncated(max_length)
+        lengths = [len(example.input_ids) for example in made.sequences]
+        lost = sum(len(example.input_ids) for example in whole.sequences) - sum(lengths)
+        counts.truncated += lost
+        if not made.num_trained:
+            counts.dropped += 1
+            continue
+        counts.examples += 1
+        counts.tokens += sum(lengths)
+        counts.trained += made.num_trained
+        counts.longest = max(counts.longest, *lengths)
+        counts.cut += lost > 0
+        kept.append(made)
+    return kept, counts

@@ -19,7 +19,7 @@ from brie_trainer import checkpoint
 from brie_trainer.checkpoint import Progress
 from brie_trainer.evaluation import Scorer
 from brie_trainer.model import LoraModel
-from brie_trainer.objective import Item, Objective, Sums, sequences_of
+from brie_trainer.objective import Item, Objective, Sums
 from brie_trainer.processes import Processes
 from brie_trainer.reporting import Reporter
 from brie_trainer.schedule import Schedule
@@ -248,7 +248,7 @@ class Loop:
 
 
 def has_diverged(loss: float | None, at_first: float | None, guessing: float | None) -> bool:
-    """Whether a loss is no number, or far above both what it began at and what guessing would give: it won't come back."""
+    """Whether a loss is no number, or far above both its beginning and what guessing would give: it won't come back."""
     if loss is None or not math.isfinite(loss):
         return True
     return guessing is not None and loss > _HOPELESS * max(guessing, at_first or 0.0)
@@ -256,5 +256,4 @@ def has_diverged(loss: float | None, at_first: float | None, guessing: float | N
 
 def trained_tokens(items: Sequence[Item], schedule: Schedule, steps: int) -> int:
     """Tokens that the loss counted over the first `steps` steps."""
-    counts = [sum(sequence.num_trained for sequence in sequences_of(item)) for item in items]
-    return sum(counts[number] for step in range(1, steps + 1) for number in schedule.examples_of(step))
+    return sum(items[number].num_trained for step in range(1, steps + 1) for number in schedule.examples_of(step))

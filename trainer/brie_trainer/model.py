@@ -1,4 +1,4 @@
-"""A base model with LoRA, as training sees it: batches in, log-probabilities of labels out. It knows no loss and no step.
+"""A base model with LoRA, as training sees it: batches in, log-probabilities of labels out. It knows no loss.
 
 Labels are picked out before the head, so that prompts and padding never meet the vocabulary.
 """
@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from brie_trainer.batches import Batch
-from brie_trainer.labels import IGNORED
+from brie_trainer.examples import IGNORED
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class LoraModel:
         self._model.save_pretrained(str(folder))
 
 
-def load(
+def load(  # noqa: PLR0913  # what a model is loaded by
     base: Path,
     *,
     rank: int,
@@ -108,7 +108,8 @@ def load(
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(seed)
-    whole = AutoModelForCausalLM.from_pretrained(base, dtype=getattr(torch, dtype), local_files_only=True).to(device)
+    whole = AutoModelForCausalLM.from_pretrained(base, dtype=getattr(torch, dtype), local_files_only=True)
+    whole.to(torch.device(device))  # type: ignore[arg-type]
     if from_adapter is not None:
         return LoraModel(PeftModel.from_pretrained(whole, str(from_adapter), is_trainable=True))
     if gradient_checkpointing:

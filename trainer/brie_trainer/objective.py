@@ -1,4 +1,4 @@
-"""What a run makes small: the loss of one micro-batch, for each method. It knows log-probabilities, no model and no step.
+"""What a run makes small: the loss of a micro-batch, by each method. It knows log-probabilities, no model and no step.
 
     Supervised   -log p of what the assistant says, over all its tokens alike
     Preference   DPO: -log sigmoid(beta * (chosen's gain over rejected - the same of the reference))
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from brie_trainer.labels import IGNORED, Example, Pair, Rated
+from brie_trainer.examples import IGNORED, Example, Pair, Rated
 from brie_trainer.model import Scores
 
 Item = Example | Pair | Rated
@@ -67,17 +67,6 @@ class Objective(Protocol):
         ...
 
 
-def sequences_of(item: Item) -> tuple[Example, ...]:
-    """The token sequences an item is computed from, in the order that `Scores.rows` counts them in."""
-    match item:
-        case Pair():
-            return (item.chosen, item.rejected)
-        case Rated():
-            return (item.example,)
-        case _:
-            return (item,)
-
-
 def per_sequence(scores: Scores, num_sequences: int) -> Tensor:
     """The log-probability of each sequence's answer, of shape (num_sequences,)."""
     return scores.log_probs_N.new_zeros(num_sequences).index_add(0, scores.rows_N, scores.log_probs_N)
@@ -92,8 +81,7 @@ class Supervised:
 
     def weight(self, item: Item) -> float:
         """Tokens that are learnt."""
-        (example,) = sequences_of(item)
-        return example.num_trained
+        return item.num_trained
 
     def loss(
         self, items: Sequence[Item], scores: Scores, reference: Tensor | None, drift: float
@@ -175,13 +163,9 @@ def is_desirable(item: Item) -> bool:
 
 def mismatched(items: Sequence[Item]) -> list[Example]:
     """Each item's prompt with the answer of the next: what the model says there tells how far it drifted everywhere."""
-    examples = [sequences_of(item)[0] for item in items]
+    examples = [item.sequences[0] for item in items]
     strangers = []
     for one, other in zip(examples, [*examples[1:], examples[0]], strict=True):
-        prompt, begin = one.input_ids[: _answer_begins(one)], _answer_begins(other)
+        prompt, begin = one.input_ids[: one.num_prompt], other.num_prompt
         strangers.append(Example(prompt + other.input_ids[begin:], [IGNORED] * len(prompt) + other.labels[begin:]))
     return strangers
-
-
-def _answer_begins(example: Example) -> int:
-    return next(at for at, label in enumerate(example.labels) if label != IGNORED)

@@ -14,7 +14,7 @@ from brie_trainer.checkpoint import Progress
 from brie_trainer.evaluation import Scorer, padded_length
 from brie_trainer.memory_errors import OutOfMemory, give_back, within_memory
 from brie_trainer.model import LoraModel
-from brie_trainer.objective import Item, Objective, Sums, mismatched, sequences_of
+from brie_trainer.objective import Item, Objective, Sums, mismatched
 from brie_trainer.processes import Processes
 
 _MAX_GRADIENT_NORM = 1.0
@@ -94,7 +94,7 @@ class Stepper:
 
     def _backward(self, examples: Sequence[int], total: float, drift: float) -> Sums:
         items = [self.items[example] for example in examples]
-        scores = self.model.score(collate([each for item in items for each in sequences_of(item)]), training=True)
+        scores = self.model.score(collate([each for item in items for each in item.sequences]), training=True)
         reference = None if self.reference is None else self.reference[list(examples)].flatten().to(self.model.device)
         loss, sums = self.objective.loss(items, scores, reference, drift)
         (loss / total).backward()  # type: ignore[no-untyped-call]

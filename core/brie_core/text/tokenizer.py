@@ -20,6 +20,8 @@ from brie_core.text.spelled import Run, Spellings
 from brie_core.weights.base_model import read_json
 
 _ANCHOR = "\ufdd1"
+_LEAD = "\n"
+"""A text of its own: vocabularies that put a space before a text have no token that begins with it and goes on."""
 
 
 class Tokenizer:
@@ -46,6 +48,13 @@ class Tokenizer:
         """Every id that stands for no text: decoding drops it."""
         return frozenset(token for token, added in self._fast.get_added_tokens_decoder().items() if added.special)
 
+    @cached_property
+    def eos_id(self) -> int | None:
+        """The token that ends a text: the one the tokenizer names, else the first of those that end an answer."""
+        eos = _token_text(self._config.get("eos_token"))
+        named = None if eos is None else self._fast.token_to_id(eos)
+        return min(self.stop_ids, default=None) if named is None else named
+
     @property
     def template_digest(self) -> str | None:
         """sha256 of the chat template's source; None for a model without one."""
@@ -67,6 +76,24 @@ class Tokenizer:
             offsets += [(run.places[begin], run.places[end]) for begin, end in run_offsets]
         return ids, offsets
 
+    def encode_answer(self, before: str, answer: str) -> tuple[list[int], list[int]]:
+        """Ids of `before`, and those that a model which has read them would write for `answer`: none spans both."""
+        prompt, whole = self.encode(before), self.encode(before + answer)
+        if whole[: len(prompt)] == prompt:
+            return prompt, whole[len(prompt) :]
+        return prompt, self._encode_in_the_midst(answer)
+
+    def _encode_in_the_midst(self, text: str) -> list[int]:
+        """As behind other text: some vocabularies put a space before a text, or behind a special token."""
+        first, *others = self._spellings.runs(text)
+        begun = self._plain if first.is_plain else self._anchored
+        lead = begun.encode(_ANCHOR + _LEAD, add_special_tokens=False).ids
+        ids: list[int] = begun.encode(_ANCHOR + _LEAD + first.text, add_special_tokens=False).ids
+        if ids[: len(lead)] != lead:  # the text begins with what the lead ends with, and they merge
+            lead = lead[:1]
+            ids = begun.encode(_ANCHOR + first.text, add_special_tokens=False).ids
+        return ids[len(lead) :] + [token for run in others for token in self._encode_run(run)[0]]
+
     def _encode_run(self, run: Run) -> tuple[list[int], list[tuple[int, int]]]:
         """The beginning of a text is not like what follows a special token: some vocabularies put a space before it."""
         if not run.is_plain:
@@ -84,10 +111,18 @@ class Tokenizer:
     @cached_property
     def _plain(self) -> FastTokenizer:
         """The same, to which special tokens are text, and which has one token to begin after."""
-        plain = FastTokenizer.from_str(self._fast.to_str())
-        plain.add_tokens([AddedToken(_ANCHOR, special=False, normalized=False)])
+        plain = self._with_anchor()
         plain.encode_special_tokens = True
         return plain
+
+    @cached_property
+    def _anchored(self) -> FastTokenizer:
+        return self._with_anchor()
+
+    def _with_anchor(self) -> FastTokenizer:
+        copy = FastTokenizer.from_str(self._fast.to_str())
+        copy.add_tokens([AddedToken(_ANCHOR, special=False, normalized=False)])
+        return copy
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Text; bytes that are no whole character come out as U+FFFD."""

@@ -1,17 +1,14 @@
 """Messages, tools and the choice among them from the wire to what templates expect. It knows no template."""
 
-import json
 from collections.abc import Sequence
-from typing import Any
 
 from brie_core.text.chat_template import Message, Tool
+from brie_core.text.messages import template_call, template_message, template_tool
 from brie_server.generation.tool_prompt import Offer
 from brie_server.schema.chat import ChatRequest
-from brie_server.schema.messages import ChatMessage, MessageCall
+from brie_server.schema.messages import ChatMessage
 from brie_server.schema.responses import Asking
 from brie_server.schema.tools import ChosenTool, Function
-
-_NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
 
 
 def template_messages(messages: Sequence[ChatMessage]) -> list[Message]:
@@ -36,35 +33,9 @@ def offer_of(body: ChatRequest | Asking) -> Offer | None:
 
 
 def _message(message: ChatMessage, called: str | None) -> Message:
-    """OpenAI's newer name for the system role is unknown to most templates; null content breaks some."""
-    role = "system" if message.role == "developer" else message.role
-    told: dict[str, Any] = {"role": role, "content": message.content or ""}
-    if message.tool_calls:
-        told["tool_calls"] = [_call(call) for call in message.tool_calls]
-    if message.tool_call_id is not None:
-        told["tool_call_id"] = message.tool_call_id
-        told |= {"name": called} if called else {}
-    return told
-
-
-def _call(call: MessageCall) -> dict[str, Any]:
-    function = {"name": call.function.name, "arguments": _arguments(call.function.arguments)}
-    return {"id": call.id, "type": "function", "function": function}
-
-
-def _arguments(spelled: str) -> Any:
-    """An object where they are one: templates write JSON themselves. What cannot be written again stays a string."""
-    try:
-        arguments = json.loads(spelled.strip() or "{}")
-        json.dumps(arguments, ensure_ascii=False).encode()
-    except (ValueError, RecursionError):
-        return spelled
-    return arguments if isinstance(arguments, dict) else spelled
+    calls = [template_call(call.id, call.function.name, call.function.arguments) for call in message.tool_calls or ()]
+    return template_message(message.role, message.content, calls=calls, call_id=message.tool_call_id, called=called)
 
 
 def _tool(function: Function) -> Tool:
-    told: dict[str, Any] = {"name": function.name}
-    if function.description is not None:
-        told["description"] = function.description
-    told["parameters"] = function.parameters or _NO_PARAMETERS
-    return {"type": "function", "function": told}
+    return template_tool(function.name, function.description, function.parameters)

@@ -5,10 +5,10 @@ from dataclasses import replace
 from itertools import groupby
 
 from brie_core.text.codec import TextCodec
+from brie_core.text.tool_formats import format_of
 from brie_server.engine.base import FinishReason, Token
 from brie_server.generation.answer_text import AnswerText, Piece
 from brie_server.generation.tool_calls import CallEnded, Event, Text, ToolCallParser
-from brie_server.generation.tool_formats import format_of
 from brie_server.generation.tool_prompt import Offer
 
 

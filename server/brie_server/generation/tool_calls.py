@@ -8,8 +8,8 @@ What is found does not depend on how the text was cut into pieces: everything is
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from brie_core.text.tool_formats import ToolFormat
 from brie_server.generation.call_object import CallObject
-from brie_server.generation.tool_formats import ToolFormat
 
 _SPACE = " \t\r\n"
 

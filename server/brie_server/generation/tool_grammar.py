@@ -9,8 +9,8 @@ from typing import Any
 
 from brie_core.errors import InvalidRequest
 from brie_core.text.codec import TextCodec
+from brie_core.text.tool_formats import ToolFormat, format_of
 from brie_server.generation.form_grammar import JsonAnswer, quoted, schema_text
-from brie_server.generation.tool_formats import ToolFormat, format_of
 from brie_server.generation.tool_prompt import Offer
 
 MOST_MORE_CALLS = 31
