@@ -19,7 +19,7 @@ from brie_trainer import checkpoint
 from brie_trainer.checkpoint import Progress
 from brie_trainer.evaluation import Scorer
 from brie_trainer.model import LoraModel
-from brie_trainer.objective import Item, Objective, Sums
+from brie_trainer.objective import Item, Objective, Sums, mismatched
 from brie_trainer.processes import Processes
 from brie_trainer.reporting import Reporter
 from brie_trainer.schedule import Schedule
@@ -169,6 +169,7 @@ class Loop:
         items, objective, left_out = self._run.validation, self._run.objective, 0
         reference = self._reference.get("validation")
         mine = list(range(self._processes.rank, len(items), self._processes.count))
+        drift = self._drift([items[number] for number in mine]) if objective.needs_drift else 0.0
         sums = Sums.of()
         for group, scores in self._scorer.passes([items[number] for number in mine]):
             numbers = [mine[at] for at in group]
@@ -177,7 +178,7 @@ class Loop:
                 continue
             judged = None if reference is None else reference[numbers].flatten().to(self._model.device)
             with torch.no_grad():
-                sums += objective.loss([items[number] for number in numbers], scores, judged, 0.0)[1]
+                sums += objective.loss([items[number] for number in numbers], scores, judged, drift)[1]
         return Sums(self._processes.sum(sums.values)), left_out
 
     def _compare(self, step: int, loss: float) -> bool:
@@ -223,14 +224,20 @@ class Loop:
         with self._run.at_start():
             return self._scorer.answers(items)
 
+    def _drift(self, items: Sequence[Item]) -> float:
+        """How much likelier answers have become behind prompts they do not belong to; never below zero."""
+        strangers = mismatched(items) if items else []
+        moved = self._scorer.answers(strangers) - self._before(strangers) if strangers else torch.zeros(0, 1)
+        sums = self._processes.sum(torch.tensor([float(moved.sum()), float(len(strangers))]))
+        return max(float(sums[0] / sums[1]), 0.0)
+
     def _new_stepper(self) -> Stepper:
         return Stepper(
             model=self._model,
             objective=self._run.objective,
             items=self._run.training,
             reference=self._reference.get("training"),
-            scorer=self._scorer,
-            before=self._before,
+            drift=self._drift,
             optimizer=self._optimizer,
             processes=self._processes,
             progress=self._progress,

@@ -34,12 +34,11 @@ class LoraModel:
 
     def __init__(self, model: Any) -> None:
         self._model = model
-
-    @property
-    def parameters(self) -> Mapping[str, torch.nn.Parameter]:
+        trained = ((name, tensor) for name, tensor in model.named_parameters() if tensor.requires_grad)
+        self.parameters: Mapping[str, torch.nn.Parameter] = {
+            name.replace(".default.", "."): tensor for name, tensor in trained
+        }
         """The tensors that are trained, float32, by the names they are saved under."""
-        trained = ((name, tensor) for name, tensor in self._model.named_parameters() if tensor.requires_grad)
-        return {name.replace(".default.", "."): tensor for name, tensor in trained}
 
     @property
     def device(self) -> torch.device:
@@ -113,8 +112,8 @@ def load(  # noqa: PLR0913  # what a model is loaded by
     if from_adapter is not None:
         return LoraModel(PeftModel.from_pretrained(whole, str(from_adapter), is_trainable=True))
     if gradient_checkpointing:
-        whole.gradient_checkpointing_enable({"use_reentrant": False})
-        whole.enable_input_require_grads()
+        whole.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
+        whole.enable_input_require_grads()  # type: ignore[no-untyped-call]
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,

@@ -126,7 +126,7 @@ class Preference:
 
 @dataclass(frozen=True, slots=True)
 class Desirability:
-    """KTO (Ethayarajh et al. 2024, equation 8), a mean over examples."""
+    """KTO (Ethayarajh et al. 2024), a mean over examples."""
 
     beta: float
     needs_reference: bool = True

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from brie_trainer.batches import collate, micro_batches
 from brie_trainer.checkpoint import Progress
-from brie_trainer.evaluation import Scorer, padded_length
+from brie_trainer.evaluation import padded_length
 from brie_trainer.memory_errors import OutOfMemory, give_back, within_memory
 from brie_trainer.model import LoraModel
-from brie_trainer.objective import Item, Objective, Sums, mismatched
+from brie_trainer.objective import Item, Objective, Sums
 from brie_trainer.processes import Processes
 
 _MAX_GRADIENT_NORM = 1.0
@@ -33,10 +33,8 @@ class Stepper:
     items: Sequence[Item]
     reference: Tensor | None
     """Of shape (items, sequences per item)."""
-    scorer: Scorer
-    """Scores without a gradient, for what only has to be known."""
-    before: Callable[[Sequence[Item]], Tensor]
-    """What `scorer.answers` would have said of items when the run began."""
+    drift: Callable[[Sequence[Item]], float]
+    """Called with this process's items, for an objective that needs it."""
     optimizer: torch.optim.AdamW
     processes: Processes
     progress: Progress
@@ -79,7 +77,7 @@ class Stepper:
         """This process's part of the step; None if memory ran out. It ends early when asked to stop."""
         total = sum(self.objective.weight(self.items[example]) for example in examples)
         mine = self.processes.deal(examples, self.lengths)
-        drift = self._drift(mine) if self.objective.needs_drift else 0.0
+        drift = self.drift([self.items[example] for example in mine]) if self.objective.needs_drift else 0.0
         sums = Sums.of()
         for group in micro_batches([self.lengths[example] for example in mine], self.progress.token_cap):
             if self.stopping():
@@ -99,13 +97,6 @@ class Stepper:
         loss, sums = self.objective.loss(items, scores, reference, drift)
         (loss / total).backward()  # type: ignore[no-untyped-call]
         return sums
-
-    def _drift(self, examples: Sequence[int]) -> float:
-        """How much likelier answers have become behind prompts they do not belong to; never below zero."""
-        strangers = mismatched([self.items[example] for example in examples]) if examples else []
-        moved = self.scorer.answers(strangers) - self.before(strangers) if strangers else torch.zeros(0, 1)
-        sums = self.processes.sum(torch.tensor([float(moved.sum()), float(len(strangers))]))
-        return max(float(sums[0] / sums[1]), 0.0)
 
     def _share_gradient(self) -> None:
         if self.processes.count > 1:
