@@ -38,6 +38,8 @@ class Settings:
     """BRIE_ENGINE: torch, or llamacpp for a GGUF file."""
     url: str = ""
     """BRIE_URL: where clients find the API; by default http://BRIE_HOST:BRIE_PORT."""
+    min_examples: int = 1
+    """BRIE_MIN_EXAMPLES: training examples without which no job begins."""
     adapter_roots: tuple[Path, ...] = ()
     """BRIE_ADAPTER_ROOTS: folders besides BRIE_HOME from which an adapter may be imported, separated by ':'."""
 
@@ -89,6 +91,12 @@ def _port(value: str) -> int:
     return int(value)
 
 
+def _examples(value: str) -> int:
+    if not value.isdecimal() or not 0 < int(value) <= 10**6:
+        raise BadConfiguration(f"BRIE_MIN_EXAMPLES={value} is not a number from 1 to 1000000.")
+    return int(value)
+
+
 def _folder(value: str) -> Path:
     return Path(value).expanduser().absolute()
 
@@ -112,5 +120,6 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "BRIE_API_KEYS": _keys,
     "BRIE_ENGINE": str,
     "BRIE_URL": str,
+    "BRIE_MIN_EXAMPLES": _examples,
     "BRIE_ADAPTER_ROOTS": _folders,
 }

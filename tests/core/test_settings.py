@@ -24,6 +24,8 @@ def test_an_unknown_name_is_an_error() -> None:
     [
         ("BRIE_PORT", "70000"),
         ("BRIE_PORT", "http"),
+        ("BRIE_MIN_EXAMPLES", "0"),
+        ("BRIE_MIN_EXAMPLES", "ten"),
         ("BRIE_DEVICE", "tpu"),
         ("BRIE_DTYPE", "int3"),
         ("BRIE_ENGINE", "x"),

@@ -10,7 +10,7 @@ from brie_core.errors import InvalidDataset
 from brie_core.text.tokenizer import Tokenizer
 from brie_core.text.tool_rendering import render_with_tools
 from brie_trainer.examples import IGNORED, Example
-from brie_trainer.rows import Completion, Conversation, Learnable
+from brie_trainer.rows import Completion, Conversation, Learnable, Turn
 
 
 def tokenise(row: Learnable, tokenizer: Tokenizer) -> list[Example]:
@@ -24,7 +24,7 @@ def tokenise(row: Learnable, tokenizer: Tokenizer) -> list[Example]:
     splits = [_split(row, number, tokenizer) for number, turn in enumerate(row.turns) if turn.trained]
     if len(splits) == 1:
         return [_alone(*splits[0], tokenizer)]
-    whole = _rendered(row, len(row.turns), tokenizer, opens=False)
+    whole = _rendered(row.turns, row, tokenizer, opens=False)
     ids, offsets = tokenizer.encode_with_offsets(whole)
     labels = [IGNORED] * len(ids)
     last = 0
@@ -48,15 +48,24 @@ def tokenise_answer(row: Learnable, tokenizer: Tokenizer) -> Example:
 
 def _split(row: Conversation, number: int, tokenizer: Tokenizer) -> tuple[str, str]:
     """The prompt of an answer as the server renders it, and the answer with what the template puts behind it."""
-    before = _rendered(row, number, tokenizer, opens=True)
-    through = _rendered(row, number + 1, tokenizer, opens=False)
-    if not through.startswith(before):
+    turns = row.turns[: number + 1]
+    before, answer = _parted(turns, row, tokenizer)
+    if answer is None:  # Mistral's templates show the system message at the last question, and not before an answer
+        _, answer = _parted([turn for turn in turns if turn.role != "system"], row, tokenizer)
+    if answer is None:
         raise InvalidDataset("The model's chat template does not continue its own generation prompt.")
-    return before, through[len(before) :]
+    return before, answer
 
 
-def _rendered(row: Conversation, num_turns: int, tokenizer: Tokenizer, *, opens: bool) -> str:
-    messages = [turn.as_message() for turn in row.turns[:num_turns]]
+def _parted(turns: Sequence[Turn], row: Conversation, tokenizer: Tokenizer) -> tuple[str, str | None]:
+    """What asks for the last turn, and how that is written; None if what is before it then looks otherwise."""
+    before = _rendered(turns[:-1], row, tokenizer, opens=True)
+    through = _rendered(turns, row, tokenizer, opens=False)
+    return before, through[len(before) :] if through.startswith(before) else None
+
+
+def _rendered(turns: Sequence[Turn], row: Conversation, tokenizer: Tokenizer, *, opens: bool) -> str:
+    messages = [turn.as_message() for turn in turns]
     return render_with_tools(tokenizer, messages, row.tools, add_generation_prompt=opens)
 
 

@@ -8,6 +8,7 @@ import typer
 
 from brie_cli.asking import chat, models
 from brie_cli.connection import settings
+from brie_cli.data import data
 from brie_cli.doctor import doctor
 from brie_cli.shipping import export
 from brie_cli.supervisor import Supervisor
@@ -20,6 +21,7 @@ app.command()(train)
 app.command()(chat)
 app.command()(export)
 app.command()(doctor)
+app.add_typer(data, name="data")
 app.add_typer(jobs, name="jobs")
 app.add_typer(models, name="models")
 

@@ -12,6 +12,9 @@ from typing import Any, TypeVar
 
 MARK = "\ufdd0"
 """Stands behind the first character of a spelling. A noncharacter: Unicode sets it apart for a program's own use."""
+ANCHOR = "\ufdd1"
+"""Another, which an encoder may put before a text, so as to have something for it to follow."""
+_OWN = {ord(MARK): None, ord(ANCHOR): None}
 _Value = TypeVar("_Value")
 
 
@@ -36,10 +39,14 @@ class Spellings:
         self._marked = _any_of([f"{re.escape(name[0])}{MARK}{re.escape(name[1:])}" for name in names])
 
     def marked(self, value: _Value) -> _Value:
-        """The same with every special token that a string in it spells marked as text."""
+        """The same with every special token that a string in it spells marked as text.
+
+        What the program sets apart for its own use is left out, or a message could unmake a mark.
+        """
         told: Any = value
         if isinstance(value, str):
-            told = self._special.sub(lambda found: found[0][0] + MARK + found[0][1:], value)
+            clean = value.translate(_OWN) if MARK in value or ANCHOR in value else value
+            told = self._special.sub(lambda found: found[0][0] + MARK + found[0][1:], clean)
         elif isinstance(value, Mapping):
             told = {self.marked(key): self.marked(each) for key, each in value.items()}
         elif isinstance(value, list | tuple):

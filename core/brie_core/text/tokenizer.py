@@ -16,10 +16,9 @@ from tokenizers import Tokenizer as FastTokenizer
 from brie_core.errors import BadConfiguration, InvalidRequest
 from brie_core.text.chat_template import NO_VARIABLES, ChatTemplate, Message, Tool, Variable
 from brie_core.text.pieces import spelling_of
-from brie_core.text.spelled import Run, Spellings
+from brie_core.text.spelled import ANCHOR, Run, Spellings
 from brie_core.weights.base_model import read_json
 
-_ANCHOR = "\ufdd1"
 _LEAD = "\n"
 """A text of its own: vocabularies that put a space before a text have no token that begins with it and goes on."""
 
@@ -87,11 +86,11 @@ class Tokenizer:
         """As behind other text: some vocabularies put a space before a text, or behind a special token."""
         first, *others = self._spellings.runs(text)
         begun = self._plain if first.is_plain else self._anchored
-        lead = begun.encode(_ANCHOR + _LEAD, add_special_tokens=False).ids
-        ids: list[int] = begun.encode(_ANCHOR + _LEAD + first.text, add_special_tokens=False).ids
+        lead = begun.encode(ANCHOR + _LEAD, add_special_tokens=False).ids
+        ids: list[int] = begun.encode(ANCHOR + _LEAD + first.text, add_special_tokens=False).ids
         if ids[: len(lead)] != lead:  # the text begins with what the lead ends with, and they merge
             lead = lead[:1]
-            ids = begun.encode(_ANCHOR + first.text, add_special_tokens=False).ids
+            ids = begun.encode(ANCHOR + first.text, add_special_tokens=False).ids
         return ids[len(lead) :] + [token for run in others for token in self._encode_run(run)[0]]
 
     def _encode_run(self, run: Run) -> tuple[list[int], list[tuple[int, int]]]:
@@ -99,10 +98,11 @@ class Tokenizer:
         if not run.is_plain:
             found: Encoding = self._fast.encode(run.text, add_special_tokens=False)
             return found.ids, found.offsets
-        anchor = _ANCHOR if run.places[0] else ""
+        anchor = ANCHOR if run.places[0] else ""
         found = self._plain.encode(anchor + run.text, add_special_tokens=False)
-        skipped = len(anchor)
-        return found.ids[skipped:], [(begin - skipped, end - skipped) for begin, end in found.offsets[skipped:]]
+        skipped, foreign = len(anchor), self._plain.token_to_id(ANCHOR)
+        kept = [(token, at) for token, at in zip(found.ids, found.offsets, strict=True) if token != foreign]
+        return [token for token, _ in kept], [(begin - skipped, end - skipped) for _, (begin, end) in kept]
 
     @cached_property
     def _spellings(self) -> Spellings:
@@ -121,7 +121,7 @@ class Tokenizer:
 
     def _with_anchor(self) -> FastTokenizer:
         copy = FastTokenizer.from_str(self._fast.to_str())
-        copy.add_tokens([AddedToken(_ANCHOR, special=False, normalized=False)])
+        copy.add_tokens([AddedToken(ANCHOR, special=False, normalized=False)])
         return copy
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
