@@ -96,7 +96,7 @@ def test_a_run_finishes_in_whatever_memory_holds_its_longest_example(
 ) -> None:
     spec = spec_of(n_epochs=2, batch_size=6)
     plain = run(job_of(tmp_path / "p", tiny_model, spec, validation=CHATS), tmp_path / "p")[1]
-    fail_at(monkeypatch, lambda _, batch: batch.ids_BT.numel() > 50)
+    fail_at(monkeypatch, lambda _, batch: len(batch.ids_S) > 50)
     events, last = run(job_of(tmp_path / "f", tiny_model, spec, validation=CHATS), tmp_path / "f")
     assert last["step"] == plain["step"] == 4
     assert [event for event in events if event.get("level") == "warn"]
@@ -107,7 +107,7 @@ def test_a_run_finishes_in_whatever_memory_holds_its_longest_example(
 def test_an_example_that_does_not_fit_alone_is_told_by_its_length(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fail_at(monkeypatch, lambda _, batch: batch.ids_BT.numel() > 10)
+    fail_at(monkeypatch, lambda _, batch: len(batch.ids_S) > 10)
     with pytest.raises(OutOfMemory, match="max_length"):
         run(job_of(tmp_path, tiny_model, spec_of(n_epochs=1, batch_size=4)), tmp_path)
 

@@ -31,13 +31,13 @@ class Scorer:
 
     def passes(self, items: Sequence[Item]) -> Iterator[tuple[list[int], Scores | None]]:
         """Numbers of items with their scores; None for an item that does not fit even alone."""
-        waiting = micro_batches([padded_length(item) for item in items], self.token_cap)
+        waiting = micro_batches([length_of(item) for item in items], self.token_cap)
         while waiting:
             group = waiting.pop()
             self.check()
             scores = self._score([sequence for number in group for sequence in items[number].sequences])
             if scores is None and len(group) > 1:
-                self._halve(max(padded_length(items[number]) for number in group) * len(group))
+                self._halve(sum(length_of(items[number]) for number in group))
                 middle = len(group) // 2
                 waiting += [group[:middle], group[middle:]]
                 continue
@@ -68,7 +68,6 @@ class Scorer:
         return scores
 
 
-def padded_length(item: Item) -> int:
-    """Tokens that an item takes in a micro-batch, where all its sequences are as long as the longest."""
-    sequences = item.sequences
-    return len(sequences) * max(len(sequence.input_ids) for sequence in sequences)
+def length_of(item: Item) -> int:
+    """Tokens that an item takes in a micro-batch."""
+    return sum(len(sequence.input_ids) for sequence in item.sequences)

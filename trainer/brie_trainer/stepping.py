@@ -11,7 +11,7 @@ from torch import Tensor
 
 from brie_trainer.batches import collate, micro_batches
 from brie_trainer.checkpoint import Progress
-from brie_trainer.evaluation import padded_length
+from brie_trainer.evaluation import length_of
 from brie_trainer.memory_errors import OutOfMemory, give_back, within_memory
 from brie_trainer.model import LoraModel
 from brie_trainer.objective import Item, Objective, Sums
@@ -46,7 +46,7 @@ class Stepper:
     lengths: Sequence[int] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "lengths", [padded_length(item) for item in self.items])
+        object.__setattr__(self, "lengths", [length_of(item) for item in self.items])
 
     def step(self, number: int, examples: Sequence[int], rate: float) -> tuple[Sums, float]:
         """Take step `number` over `examples`; returns its sums and its gradient's norm before clipping."""
@@ -111,7 +111,7 @@ class Stepper:
         """Micro-batches half as large; then activations computed twice; then there is nothing left."""
         lengths = [self.lengths[example] for example in examples]
         groups = micro_batches(lengths, self.progress.token_cap)
-        before = max(len(group) * max(lengths[at] for at in group) for group in groups)
+        before = max(sum(lengths[at] for at in group) for group in groups)
         if max(map(len, groups)) > 1:
             self.progress.token_cap = before // 2
             self.halved(f"Out of memory: micro-batches have at most {before // 2} tokens now, not {before}")
