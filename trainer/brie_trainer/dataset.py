@@ -5,7 +5,7 @@ A file holds one form, which its first row shows. Errors name the line, what is 
 
 import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,9 @@ _COMPLETION = Form("a prompt with its completion", _SUPERVISED, completion_of)
 _OPENAI_PREFERENCE = Form("a preference", _PREFERENCES, openai_preference_of)
 _PREFERENCE = Form("a preference of 'chosen' over 'rejected'", _PREFERENCES, preference_of)
 _RATING = Form("a rated answer", ("kto",), rating_of)
+
+_AS_TEXT = {form: replace(form, name=f"{form.name}, of texts") for form in (_COMPLETION, _PREFERENCE, _RATING)}
+"""With a prompt that is a string: how it is trained differs, so that it is another form."""
 
 _FORMS = (
     ({"chosen", "rejected"}, _PREFERENCE),
@@ -134,18 +137,20 @@ def _rows(file: Path, param: FileParam) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _form(row: Mapping[str, Any]) -> Form:
-    if isinstance(row.get("label"), bool) or ("label" in row and "completion" in row):
-        return _RATING
-    form = next((form for names, form in _FORMS if names <= row.keys()), None)
+    is_rated = isinstance(row.get("label"), bool) or ("label" in row and "completion" in row)
+    form = _RATING if is_rated else next((form for names, form in _FORMS if names <= row.keys()), None)
     if form is None:
         keys = reprlib.repr(sorted(row))
         raise ValueError(f"has no form that is known: its keys are {keys}. Write it as {_WANTED['supervised']}.")
-    return form
+    return _AS_TEXT.get(form, form) if isinstance(row.get("prompt"), str) else form
 
 
 def _read(row: Mapping[str, Any], form: Form, first: tuple[int, Form], method: Method) -> Sequence[Row]:
     if method not in form.takes:
-        raise ValueError(f"is {form.name}, from which the method {method} cannot learn. Write it as {_WANTED[method]}.")
+        raise ValueError(
+            f"is {form.name}, from which the method {method} cannot learn. Train it by {' or '.join(form.takes)}, "
+            f"or write it as {_WANTED[method]}."
+        )
     if form is not first[1]:
         raise ValueError(f"is {form.name}, but line {first[0]} is {first[1].name}: a file holds one form of rows.")
     read = form.read(row)
