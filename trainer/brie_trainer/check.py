@@ -68,7 +68,7 @@ def _check(given: argparse.Namespace, base: BaseModel, min_examples: int) -> int
 
 def _shown(file: Path, method: Method, rows: int, tokenizer: Tokenizer, max_length: int) -> list[preview.ShownSequence]:
     first = islice(stream_dataset(file, "training_file", method), rows)
-    return preview.show(((line, made_of(row, tokenizer)) for line, row in first), tokenizer, max_length)
+    return preview.show(((line, made_of(row, tokenizer, max_length)) for line, row in first), tokenizer, max_length)
 
 
 def _refuse(error: InvalidDataset, *, as_json: bool) -> int:

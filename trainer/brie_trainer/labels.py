@@ -36,7 +36,7 @@ def build_examples(
     rows: Iterable[Learnable], tokenizer: Tokenizer, max_length: int
 ) -> tuple[list[Example], TokenCounts]:
     """Tokenise every row, cut to `max_length` tokens; examples with nothing left to learn are dropped and counted."""
-    return _build(rows, lambda row: tokenise(row, tokenizer), max_length)
+    return _build(rows, lambda row: tokenise(row, tokenizer, max_length), max_length)
 
 
 def build_pairs(rows: Iterable[Preference], tokenizer: Tokenizer, max_length: int) -> tuple[list[Pair], TokenCounts]:

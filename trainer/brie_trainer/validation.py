@@ -35,18 +35,18 @@ def check_files(  # noqa: PLR0913, PLR0917  # a job's whole data, and what it is
     return _report(trained, held_out, method, is_text=is_text)
 
 
-def made_of(row: Row, tokenizer: Tokenizer) -> Sequence[Example | Pair | Rated]:
+def made_of(row: Row, tokenizer: Tokenizer, max_length: int) -> Sequence[Example | Pair | Rated]:
     """What a row becomes, before it is cut; raises InvalidRequest where the template refuses it."""
     if isinstance(row, Preference):
         return [pair_of(row, tokenizer)]
-    return [rated_of(row, tokenizer)] if isinstance(row, Rating) else tokenise(row, tokenizer)
+    return [rated_of(row, tokenizer)] if isinstance(row, Rating) else tokenise(row, tokenizer, max_length)
 
 
 def _survey(file: Path, param: FileParam, tokenizer: Tokenizer, method: Method, max_length: int) -> tuple[Survey, bool]:
     survey, is_text = Survey(max_length), False
     for line, row in stream_dataset(file, param, method):
         try:
-            made = made_of(row, tokenizer)
+            made = made_of(row, tokenizer, max_length)
         except InvalidRequest as error:
             message = f"Line {line} of the {called(param)} cannot be trained on: {error.message}"
             raise invalid(message, param) from error
