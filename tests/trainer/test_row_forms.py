@@ -63,6 +63,7 @@ def test_a_conversation_is_the_same_in_every_form(row: Any, tmp_path: Path) -> N
 def test_a_prompt_that_is_a_string_is_text(tmp_path: Path) -> None:
     assert first(tmp_path, {"prompt": "Once", "completion": " upon"}) == Completion("Once", " upon")
     assert first(tmp_path, {"prompt": "", "completion": "All of it."}) == Completion("", "All of it.")
+    assert first(tmp_path, {"text": "All of it."}) == Completion("", "All of it.")
 
 
 @pytest.mark.parametrize(
@@ -72,8 +73,9 @@ def test_a_prompt_that_is_a_string_is_text(tmp_path: Path) -> None:
         {"prompt": [USER], "chosen": [ANSWER], "rejected": [WORSE]},
         {"prompt": [USER], "chosen": "There.", "rejected": "Here."},
         {"chosen": [USER, ANSWER], "rejected": [USER, WORSE]},
+        {"prompt": "Where?", "chosen": [USER, ANSWER], "rejected": [USER, WORSE]},
     ],
-    ids=["OpenAI", "TRL", "seed", "TRL, implicit prompt"],
+    ids=["OpenAI", "TRL", "seed", "TRL, implicit prompt", "UltraFeedback"],
 )
 def test_a_preference_is_the_same_in_every_form(row: Any, tmp_path: Path) -> None:
     file = write(tmp_path, row)
@@ -182,7 +184,8 @@ def chat(*messages: Any, **others: Any) -> dict[str, Any]:
             chat(USER, ANSWER, tools=[{"type": "function", "function": {"name": "a", "description": "\ud800"}}]),
             "JSON cannot hold it",
         ),
-        ({"text": "All of it."}, "its keys are ['text']"),
+        ({"text": ["All of it."]}, "'text' that is a list of 1"),
+        ({"text": " \n"}, "an empty 'text'"),
         ({"instruction": "a", "output": "b"}, "its keys are ['instruction', 'output']"),
         ({"prompt": "Once", "completion": [ANSWER]}, "'completion' is a list of 1: both must be strings"),
         ({"prompt": "Once", "completion": " "}, "an empty 'completion'"),
@@ -213,7 +216,10 @@ PREFERENCE = {"prompt": [USER], "chosen": [ANSWER], "rejected": [WORSE]}
         (PREFERENCE | {"rejected": ""}, "an empty 'rejected'"),
         (PREFERENCE | {"chosen": [{**ANSWER, "weight": 0}]}, "weight 0 would leave nothing"),
         (PREFERENCE | {"prompt": "Where?"}, "'chosen' is a list of 1: both must be strings"),
-        ({"chosen": "a", "rejected": "b"}, "add the prompt"),
+        ({"chosen": "a", "rejected": "b"}, "not both whole conversations, and no prompt before"),
+        ({"prompt": "Why?", "chosen": [USER, ANSWER], "rejected": [USER, WORSE]}, "a prompt that is not in 'chosen'"),
+        ({"prompt": "Where?", "chosen": [USER, ANSWER], "rejected": "Here."}, "not both whole conversations"),
+        ({"chosen": [], "rejected": []}, "no list 'chosen'"),
         ({"chosen": [USER, ANSWER], "rejected": [{**USER, "content": "?"}, WORSE]}, "differ before their last message"),
         ({"input": {"messages": [USER]}, "preferred_output": [ANSWER]}, "'non_preferred_output' that is missing"),
         ({"input": [USER], "preferred_output": [ANSWER], "non_preferred_output": [WORSE]}, "no 'input'"),

@@ -18,6 +18,7 @@ from brie_trainer.answer_rows import (
     rating_of,
     ratings_of,
     sharegpt_of,
+    text_of_row,
 )
 from brie_trainer.chat_rows import conversation_of
 from brie_trainer.rows import (
@@ -62,6 +63,7 @@ _PREFERENCES: tuple[Method, ...] = ("dpo", "kto")
 _CHAT = Form("a conversation", _SUPERVISED, conversation_of)
 _SHAREGPT = Form("a ShareGPT conversation", _SUPERVISED, sharegpt_of)
 _COMPLETION = Form("a prompt with its completion", _SUPERVISED, completion_of)
+_TEXT = Form("a text", _SUPERVISED, text_of_row)
 _OPENAI_PREFERENCE = Form("a preference", _PREFERENCES, openai_preference_of)
 _PREFERENCE = Form("a preference of 'chosen' over 'rejected'", _PREFERENCES, preference_of)
 _RATING = Form("a rated answer", ("kto",), rating_of)
@@ -76,6 +78,7 @@ _FORMS = (
     ({"messages"}, _CHAT),
     ({"conversations"}, _SHAREGPT),
     ({"prompt", "completion"}, _COMPLETION),
+    ({"text"}, _TEXT),
 )
 _WANTED: Mapping[Method, str] = {
     "supervised": '{"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}',
@@ -142,7 +145,8 @@ def _form(row: Mapping[str, Any]) -> Form:
     if form is None:
         keys = reprlib.repr(sorted(row))
         raise ValueError(f"has no form that is known: its keys are {keys}. Write it as {_WANTED['supervised']}.")
-    return _AS_TEXT.get(form, form) if isinstance(row.get("prompt"), str) else form
+    is_text = isinstance(row.get("prompt"), str) and not isinstance(row.get("chosen"), list)
+    return _AS_TEXT.get(form, form) if is_text else form
 
 
 def _read(row: Mapping[str, Any], form: Form, first: tuple[int, Form], method: Method) -> Sequence[Row]:

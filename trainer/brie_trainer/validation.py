@@ -3,16 +3,14 @@
 One row is in memory at a time.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from brie_core.errors import InvalidDataset, InvalidRequest
 from brie_core.text.tokenizer import Tokenizer
 from brie_trainer.data_report import DataReport, Finding
 from brie_trainer.dataset import called, invalid, stream_dataset
-from brie_trainer.examples import Example, Pair, Rated
 from brie_trainer.findings import findings_of, leak
-from brie_trainer.labels import pair_of, rated_of, tokenise
+from brie_trainer.labels import made_of
 from brie_trainer.rows import Completion, Conversation, FileParam, Learnable, Method, Preference, Rating, Row
 from brie_trainer.survey import Survey
 
@@ -33,13 +31,6 @@ def check_files(  # noqa: PLR0913, PLR0917  # a job's whole data, and what it is
         held_out, _ = _survey(validation, "validation_file", tokenizer, method, max_length)
         _check_number(held_out, "validation_file", 1)
     return _report(trained, held_out, method, is_text=is_text)
-
-
-def made_of(row: Row, tokenizer: Tokenizer, max_length: int) -> Sequence[Example | Pair | Rated]:
-    """What a row becomes, before it is cut; raises InvalidRequest where the template refuses it."""
-    if isinstance(row, Preference):
-        return [pair_of(row, tokenizer)]
-    return [rated_of(row, tokenizer)] if isinstance(row, Rating) else tokenise(row, tokenizer, max_length)
 
 
 def _survey(file: Path, param: FileParam, tokenizer: Tokenizer, method: Method, max_length: int) -> tuple[Survey, bool]:
