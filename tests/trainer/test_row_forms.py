@@ -1,6 +1,9 @@
 """Every form that rows come in: read to one and the same, or refused with what to write instead."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -303,3 +306,19 @@ def test_the_seeds_own_files_are_read(tmp_path: Path) -> None:
     (found,) = read_preferences(write(tmp_path, chosen), "training_file")
     assert isinstance(found.chosen, Conversation)
     assert found.chosen.turns[-1].content == "a\n"
+
+
+def test_what_is_read_does_not_depend_on_the_process(tmp_path: Path) -> None:
+    """TRL tells the seed's shape by the order of a set of strings, which differs from one process to the next."""
+    rows = [{"prompt": [USER], "chosen": f"a{n}", "rejected": "b"} for n in range(5)]
+    program = (
+        "import sys, pathlib; from brie_trainer.dataset import read_preferences;"
+        "print(read_preferences(pathlib.Path(sys.argv[1]), 'training_file'))"
+    )
+    command = [sys.executable, "-c", program, str(write(tmp_path, *rows))]
+    told = {
+        subprocess.check_output(command, env={**os.environ, "PYTHONHASHSEED": str(seed)}, text=True)
+        for seed in range(5)
+    }
+    assert len(told) == 1
+    assert next(iter(told)).count("Preference(") == 5

@@ -14,6 +14,7 @@ from brie_core.text.tokenizer import Tokenizer
 from brie_core.weights.base_model import BaseModel
 from brie_trainer.data_report import DataReport
 from brie_trainer.rows import Method
+from brie_trainer.system_prompt import default_system
 from brie_trainer.validation import check_files
 from chat_families import FAMILIES
 
@@ -260,3 +261,11 @@ def test_crlf_and_a_mark_at_the_beginning_change_nothing(tmp_path: Path, gemma: 
     rows = [json.dumps(chat(f"q{n}", "one two three")).encode() for n in range(12)]
     file.write_bytes(b"\xef\xbb\xbf" + b"\r\n".join(rows))
     assert check_files(file, None, gemma, "supervised", 500).findings == ()
+
+
+def test_the_templates_own_system_message_is_told(check: Checker, tmp_path: Path, gemma: Tokenizer) -> None:
+    rows = [chat(f"q{n}", "an answer of some words") for n in range(12)]
+    assert check(rows).default_system == "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+    families = {name: Tokenizer(family.write(tmp_path / name)) for name, family in FAMILIES.items()}
+    told = {name: default_system(tokenizer) for name, tokenizer in families.items()}
+    assert told == dict.fromkeys(FAMILIES, None) | {"qwen2.5": "You are Qwen."}

@@ -78,6 +78,9 @@ def _tell(base: BaseModel, report: DataReport, shown: list[preview.ShownSequence
     _tell_file("training", report.training, console)
     if report.validation is not None:
         _tell_file("validation", report.validation, console)
+    if report.default_system and report.training.rows_with_system < report.training.rows:
+        quoted = json.dumps(report.default_system, ensure_ascii=False)
+        console.print(f"Rows without a system message are trained with the chat template's own: {quoted}")
     for finding in report.findings:
         lines = f" (lines {', '.join(map(str, finding.lines))})" if finding.lines else ""
         style = "yellow" if finding.level == "warn" else None

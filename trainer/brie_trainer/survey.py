@@ -39,7 +39,7 @@ class Survey:
         self._lines.append(line)
         self._contents.append(_hash([token for each in made for seq in each.sequences for token in seq.input_ids]))
         self._prompts.append(_hash(first.input_ids[: first.num_prompt]) if has_prompt else 0)
-        self._note("short_answers", line, _is_short(made[-1]))
+        self._note("short_answers", line, _is_short(made[0]))
         self._measure(line, made)
 
     def report(self) -> FileReport:

@@ -13,6 +13,7 @@ from brie_trainer.findings import findings_of, leak
 from brie_trainer.labels import made_of
 from brie_trainer.rows import Completion, Conversation, FileParam, Learnable, Method, Preference, Rating, Row
 from brie_trainer.survey import Survey
+from brie_trainer.system_prompt import default_system
 
 
 def check_files(  # noqa: PLR0913, PLR0917  # a job's whole data, and what it is for
@@ -30,7 +31,8 @@ def check_files(  # noqa: PLR0913, PLR0917  # a job's whole data, and what it is
     if validation is not None:
         held_out, _ = _survey(validation, "validation_file", tokenizer, method, max_length)
         _check_number(held_out, "validation_file", 1)
-    return _report(trained, held_out, method, is_text=is_text)
+    own = None if is_text else default_system(tokenizer)
+    return _report(trained, held_out, method, own, is_text=is_text)
 
 
 def _survey(file: Path, param: FileParam, tokenizer: Tokenizer, method: Method, max_length: int) -> tuple[Survey, bool]:
@@ -63,7 +65,7 @@ def _check_number(survey: Survey, param: FileParam, wanted: int) -> None:
         )
 
 
-def _report(trained: Survey, held_out: Survey | None, method: Method, *, is_text: bool) -> DataReport:
+def _report(trained: Survey, held_out: Survey | None, method: Method, own: str | None, *, is_text: bool) -> DataReport:
     training, validation = trained.report(), None if held_out is None else held_out.report()
     findings = list(findings_of(trained, training, "training_file"))
     if is_text:
@@ -80,6 +82,7 @@ def _report(trained: Survey, held_out: Survey | None, method: Method, *, is_text
         training=training,
         validation=validation,
         leaked_rows=len(leaked),
+        default_system=own,
         findings=tuple(findings),
     )
 
