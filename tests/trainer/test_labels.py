@@ -1,5 +1,6 @@
 """Labels: only what the assistant says is learnt, each stop token once, and the prompt is the server's own."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ from brie_core.text.chat_template import ChatTemplate
 from brie_core.text.tokenizer import Tokenizer
 from brie_core.weights.base_model import BaseModel
 from brie_trainer.dataset import read_conversations
-from brie_trainer.labels import IGNORED, Example, build_examples, check_renders, tokenise
-from brie_trainer.rows import Conversation, Turn
+from brie_trainer.labels import IGNORED, Example, build_examples, build_pairs, build_rated, check_renders, tokenise
+from brie_trainer.rows import Completion, Conversation, Preference, Rating, Turn
+from chat_families import FAMILIES
 
 USER, FIRST = Turn("user", "Why is there bread?", trained=False), Turn("assistant", "Because of hunger.", trained=True)
 MORE, SECOND = Turn("user", "And hunger?", trained=False), Turn("assistant", "Ask the bread.", trained=True)
@@ -108,3 +110,77 @@ def test_cutting_is_counted_and_what_has_nothing_left_is_dropped(tokenizer: Toke
     assert counts.truncated == 2 * (len(whole.input_ids) - start - 2)
     assert build_examples([Conversation([USER, FIRST])], tokenizer, start)[0] == []
     assert [len(example.input_ids) for example in kept] == [start + 2] * 2
+
+
+def test_what_lies_beyond_the_maximum_is_not_looked_for(tokenizer: Tokenizer) -> None:
+    """A row of thousands of turns must not cost their square; what is within the maximum is as ever."""
+    rows = [Conversation([USER, FIRST, MORE, SECOND] * 500), Conversation([USER, FIRST, MORE, SECOND] * 20)]
+    began = time.process_time()
+    (long,), (short,) = (build_examples([row], tokenizer, 200)[0] for row in rows)
+    assert time.process_time() - began < 5
+    assert long == short
+
+
+def test_answers_beyond_the_maximum_are_counted_where_each_is_an_example(tokenizer: Tokenizer) -> None:
+    tokenizer.chat_template = ChatTemplate(STRIPPING, {})
+    row = Conversation([USER, FIRST, MORE, SECOND] * 500)
+    kept, counts = build_examples([row], tokenizer, 200)
+    assert 5 < counts.examples < 20
+    assert counts.examples + counts.dropped == 1000
+    assert counts.examples == len(kept)
+    assert build_examples([Conversation([USER, FIRST, MORE, SECOND] * 20)], tokenizer, 200)[0] == kept
+
+
+def test_both_answers_of_a_pair_are_cut_and_never_the_prompt(tokenizer: Tokenizer) -> None:
+    long, short = Turn("assistant", "word " * 50, trained=True), Turn("assistant", "No.", trained=True)
+    pairs = [Preference(Conversation([USER, long]), Conversation([USER, short]))]
+    (whole,), _ = build_pairs(pairs, tokenizer, 500)
+    prompt = whole.chosen.num_prompt
+    assert whole.chosen.input_ids[:prompt] == whole.rejected.input_ids[:prompt]
+    assert whole.rejected.num_prompt == prompt
+    (cut,), counts = build_pairs(pairs, tokenizer, prompt + 2)
+    assert (cut.chosen.num_trained, cut.rejected.num_trained) == (2, 2)
+    assert (counts.examples, counts.cut, counts.trained) == (1, 1, 4)
+    assert counts.truncated == len(whole.chosen.input_ids) + len(whole.rejected.input_ids) - 2 * (prompt + 2)
+    none, counts = build_pairs(pairs, tokenizer, prompt)
+    assert (none, counts.dropped) == ([], 1)
+
+
+def test_a_pair_of_equal_answers_teaches_nothing(tokenizer: Tokenizer) -> None:
+    one, other = Conversation([USER, FIRST]), Conversation([USER, SECOND])
+    kept, counts = build_pairs([Preference(one, one), Preference(one, other)], tokenizer, 500)
+    assert (len(kept), counts.dropped) == (1, 1)
+
+
+def test_ratings_keep_what_they_say(tokenizer: Tokenizer) -> None:
+    rows = [Rating(Conversation([USER, FIRST]), True), Rating(Conversation([USER, SECOND]), False)]
+    kept, counts = build_rated(rows, tokenizer, 500)
+    assert [rated.desirable for rated in kept] == [True, False]
+    assert learnt(kept[0].example, tokenizer) == "Because of hunger.<|im_end|>"
+    assert counts.trained == sum(rated.num_trained for rated in kept)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "text", "learns"),
+    [
+        ("Once", " upon a time", " upon a time<|im_end|>"),
+        ("Once ", "upon", "upon<|im_end|>"),
+        ("<|im_start|>user\nq<|im_end|>\n", "a<|im_end|>\n and more", "a<|im_end|>"),
+        ("", "Once upon", " upon<|im_end|>"),
+    ],
+)
+def test_text_follows_the_prompt_as_completions_serve_it(
+    prompt: str, text: str, learns: str, tokenizer: Tokenizer
+) -> None:
+    """Special tokens that a text spells are tokens there; the first token of all has nothing to be predicted from."""
+    (example,) = tokenise(Completion(prompt, text), tokenizer)
+    served = tokenizer.encode(prompt, add_special_tokens=True)
+    assert example.input_ids[: len(served)] == served
+    assert learnt(example, tokenizer) == learns
+
+
+def test_a_text_begins_as_the_vocabulary_begins_one(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(FAMILIES["gemma3"].write(tmp_path / "gemma"))
+    (example,) = tokenise(Completion("Hi", " there"), tokenizer)
+    assert tokenizer.piece(example.input_ids[0]) == b"<bos>"
+    assert learnt(example, tokenizer) == " there<eos>"

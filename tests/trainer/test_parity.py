@@ -4,6 +4,7 @@ import copy
 import json
 import random
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,20 @@ from brie_trainer.answer_rows import preference_of
 from brie_trainer.chat_rows import conversation_of as row_of
 from brie_trainer.labels import IGNORED, pair_of, tokenise
 from brie_trainer.rows import Conversation
-from chat_families import FAMILIES
+from chat_families import FAMILIES, Family
 
 NUM_CONVERSATIONS = 300
 NAMES = ("smollm2", *FAMILIES)
+ORIGINALS = {
+    "qwen2_5": "qwen2.5",
+    "qwen3": "qwen3",
+    "qwen3_instruct_2507": "qwen2.5",
+    "llama3": "llama3",
+    "llama3_1": "llama3",
+    "llama3_2": "llama3",
+    "gemma3": "gemma3",
+}
+"""TRL carries these families' templates as they were published; the family each behaves as."""
 PIECES = (
     "Why is there bread?",
     "Because of hunger.",
@@ -162,8 +173,21 @@ def shown(row: dict[str, Any], ids: Sequence[int], tokenizer: Tokenizer) -> tupl
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_trained_on_is_what_is_served(name: str, tokenizers: dict[str, Tokenizer]) -> None:
-    tokenizer, family = tokenizers[name], FAMILIES.get(name)
-    chance = random.Random(f"parity of {name}")
+    check_parity(tokenizers[name], FAMILIES.get(name), random.Random(f"parity of {name}"))
+
+
+@pytest.mark.parametrize("name", ORIGINALS)
+def test_so_it_is_for_the_templates_as_published(name: str, tmp_path: Path) -> None:
+    family = FAMILIES[ORIGINALS[name]]
+    tokenizer = Tokenizer(family.write(tmp_path / name))
+    (package,) = find_spec("trl").submodule_search_locations  # type: ignore[union-attr, misc]
+    source = (Path(package) / "chat_templates" / f"{name}.jinja").read_text()
+    tokenizer.chat_template = ChatTemplate(source, {"bos_token": family.bos or "", "eos_token": family.eos})
+    check_parity(tokenizer, family, random.Random(f"parity of {name}"))
+
+
+def check_parity(tokenizer: Tokenizer, family: Family | None, chance: random.Random) -> None:
+    """Over random conversations: the prompt, the answer, and the one stop token behind it."""
     for _ in range(NUM_CONVERSATIONS):
         row = random_row(chance, 2 if family is None else family.most_calls)
         trained = [

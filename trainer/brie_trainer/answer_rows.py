@@ -20,14 +20,23 @@ def completion_of(row: Mapping[str, Any]) -> Learnable:
     return _answered(row, row.get("prompt"), "prompt", "completion")
 
 
+def text_of_row(row: Mapping[str, Any]) -> Completion:
+    """{"text"}, all of which is learnt."""
+    given = row.get("text")
+    if not isinstance(given, str):
+        raise ValueError(f"has 'text' that is {_kind(given)}: it must be a string.")
+    return Completion("", _checked(given, "text"))
+
+
 def preference_of(row: Mapping[str, Any]) -> Preference:
     """{"prompt", "chosen", "rejected"}: strings, or messages with answers that are strings or messages.
 
-    Without a prompt, chosen and rejected are whole conversations, which differ only in their last message.
+    Without a prompt, or with one that is only the question in words, chosen and rejected are whole conversations, which
+    differ in their last message.
     """
-    if "prompt" not in row:
-        return _whole(row)
-    prompt = row["prompt"]
+    prompt = row.get("prompt")
+    if "prompt" not in row or (isinstance(prompt, str) and _is_conversation(row.get("chosen"))):
+        return _whole(row, question=prompt)
     return Preference(_answered(row, prompt, "prompt", "chosen"), _answered(row, prompt, "prompt", "rejected"))
 
 
@@ -95,19 +104,23 @@ def _answer(given: Any, name: str) -> Any:
     return given[0]
 
 
-def _whole(row: Mapping[str, Any]) -> Preference:
+def _is_conversation(given: Any) -> bool:
+    return isinstance(given, list) and len(given) > 1
+
+
+def _whole(row: Mapping[str, Any], question: str | None) -> Preference:
     chosen, rejected = row.get("chosen"), row.get("rejected")
     if not (isinstance(chosen, list) and isinstance(rejected, list)):
-        raise ValueError("has no 'prompt', and 'chosen' and 'rejected' are not whole conversations: add the prompt.")
+        raise ValueError("has 'chosen' and 'rejected' that are not both whole conversations, and no prompt before.")
     if chosen[:-1] != rejected[:-1]:
         raise ValueError(
-            "has no 'prompt', and 'chosen' and 'rejected' differ before their last message: "
+            "has conversations as 'chosen' and 'rejected' that differ before their last message: "
             "two answers can only be compared after one prompt."
         )
-    turns = [
-        _last_alone(turns_of(messages, name), row) for name, messages in (("chosen", chosen), ("rejected", rejected))
-    ]
-    return Preference(*turns)
+    better, worse = (_last_alone(turns_of(row[name], name), row) for name in ("chosen", "rejected"))
+    if question is not None and all(turn.content.strip() != question.strip() for turn in better.turns):
+        raise ValueError("has a prompt that is not in 'chosen': leave it out, or write the answers alone.")
+    return Preference(better, worse)
 
 
 def _last_alone(turns: Sequence[Turn], row: Mapping[str, Any]) -> Conversation:

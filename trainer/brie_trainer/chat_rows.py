@@ -3,6 +3,7 @@
 A fault is a ValueError whose text goes on after "Line 7 of the training file".
 """
 
+import re
 import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +14,8 @@ from brie_trainer.rows import Conversation, Turn
 
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _MAY_BE_EMPTY = ("system", "developer", "tool", "function")
+_MOST_MESSAGES = 4096
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _CALL = (
     'each of tool_calls must be {"id": "...", "type": "function", "function": {"name": "...", "arguments": "{...}"}}, '
     "with the arguments as a string of JSON."
@@ -33,6 +36,8 @@ def turns_of(messages: Any, name: str) -> list[Turn]:
     """A list of messages; `name` is what the row calls it."""
     if not isinstance(messages, list) or not messages:
         raise ValueError(f'has no list {name!r}: it must be [{{"role": "user", "content": "..."}}, ...].')
+    if len(messages) > _MOST_MESSAGES:
+        raise ValueError(f"has {len(messages)} messages in {name!r}: the API takes at most {_MOST_MESSAGES}.")
     turns: list[Turn] = []
     open_calls: dict[str, str] = {}
     for number, message in enumerate(messages):
@@ -62,7 +67,7 @@ def text_of(content: Any, *, may_be_empty: bool = False) -> str:
 
 def checked_text(text: str) -> str:
     """The text itself, if UTF-8 can hold it."""
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    if _SURROGATE.search(text):
         raise ValueError("content has half of a surrogate pair, which is no character.")
     return text
 

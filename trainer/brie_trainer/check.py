@@ -8,7 +8,6 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 
 from rich.console import Console
@@ -21,8 +20,8 @@ from brie_core.weights.base_model import BaseModel
 from brie_core.weights.resolve import resolve_base_model
 from brie_trainer import preview
 from brie_trainer.data_report import DataReport, FileReport
-from brie_trainer.dataset import METHODS, Method, stream_dataset
-from brie_trainer.validation import check_files, made_of
+from brie_trainer.dataset import METHODS
+from brie_trainer.validation import check_files
 
 _BAR = 40
 
@@ -57,18 +56,13 @@ def _check(given: argparse.Namespace, base: BaseModel, min_examples: int) -> int
     tokenizer = Tokenizer(base.folder)
     max_length = min(given.max_length or sys.maxsize, base.context_length)
     report = check_files(given.file, given.validation, tokenizer, given.method, max_length, min_examples)
-    shown = _shown(given.file, given.method, given.rows, tokenizer, max_length)
+    shown = preview.show_file(given.file, "training_file", given.method, tokenizer, max_length, given.rows)
     if given.as_json:
         told = {"model": base.id, **report.as_json(), "preview": preview.as_json(shown)}
         sys.stdout.write(json.dumps(told, ensure_ascii=False) + "\n")
     else:
         _tell(base, report, shown, Console(emoji=False, highlight=False, soft_wrap=True, markup=False))
     return 0
-
-
-def _shown(file: Path, method: Method, rows: int, tokenizer: Tokenizer, max_length: int) -> list[preview.ShownSequence]:
-    first = islice(stream_dataset(file, "training_file", method), rows)
-    return preview.show(((line, made_of(row, tokenizer)) for line, row in first), tokenizer, max_length)
 
 
 def _refuse(error: InvalidDataset, *, as_json: bool) -> int:
@@ -84,6 +78,9 @@ def _tell(base: BaseModel, report: DataReport, shown: list[preview.ShownSequence
     _tell_file("training", report.training, console)
     if report.validation is not None:
         _tell_file("validation", report.validation, console)
+    if report.default_system and report.training.rows_with_system < report.training.rows:
+        quoted = json.dumps(report.default_system, ensure_ascii=False)
+        console.print(f"Rows without a system message are trained with the chat template's own: {quoted}")
     for finding in report.findings:
         lines = f" (lines {', '.join(map(str, finding.lines))})" if finding.lines else ""
         style = "yellow" if finding.level == "warn" else None

@@ -67,6 +67,8 @@ class DataReport:
     validation: FileReport | None
     leaked_rows: int
     """Validation rows whose prompt is in the training file, too: what they measure is memory."""
+    default_system: str | None
+    """What the chat template says as the system in rows that have no system message."""
     findings: tuple[Finding, ...]
 
     def as_json(self) -> dict[str, Any]:

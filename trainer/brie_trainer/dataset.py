@@ -5,7 +5,7 @@ A file holds one form, which its first row shows. Errors name the line, what is 
 
 import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from brie_trainer.answer_rows import (
     rating_of,
     ratings_of,
     sharegpt_of,
+    text_of_row,
 )
 from brie_trainer.chat_rows import conversation_of
 from brie_trainer.rows import (
@@ -62,9 +63,13 @@ _PREFERENCES: tuple[Method, ...] = ("dpo", "kto")
 _CHAT = Form("a conversation", _SUPERVISED, conversation_of)
 _SHAREGPT = Form("a ShareGPT conversation", _SUPERVISED, sharegpt_of)
 _COMPLETION = Form("a prompt with its completion", _SUPERVISED, completion_of)
+_TEXT = Form("a text", _SUPERVISED, text_of_row)
 _OPENAI_PREFERENCE = Form("a preference", _PREFERENCES, openai_preference_of)
 _PREFERENCE = Form("a preference of 'chosen' over 'rejected'", _PREFERENCES, preference_of)
 _RATING = Form("a rated answer", ("kto",), rating_of)
+
+_AS_TEXT = {form: replace(form, name=f"{form.name}, of texts") for form in (_COMPLETION, _PREFERENCE, _RATING)}
+"""With a prompt that is a string: how it is trained differs, so that it is another form."""
 
 _FORMS = (
     ({"chosen", "rejected"}, _PREFERENCE),
@@ -73,6 +78,7 @@ _FORMS = (
     ({"messages"}, _CHAT),
     ({"conversations"}, _SHAREGPT),
     ({"prompt", "completion"}, _COMPLETION),
+    ({"text"}, _TEXT),
 )
 _WANTED: Mapping[Method, str] = {
     "supervised": '{"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}',
@@ -134,18 +140,21 @@ def _rows(file: Path, param: FileParam) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _form(row: Mapping[str, Any]) -> Form:
-    if isinstance(row.get("label"), bool) or ("label" in row and "completion" in row):
-        return _RATING
-    form = next((form for names, form in _FORMS if names <= row.keys()), None)
+    is_rated = isinstance(row.get("label"), bool) or ("label" in row and "completion" in row)
+    form = _RATING if is_rated else next((form for names, form in _FORMS if names <= row.keys()), None)
     if form is None:
         keys = reprlib.repr(sorted(row))
         raise ValueError(f"has no form that is known: its keys are {keys}. Write it as {_WANTED['supervised']}.")
-    return form
+    is_text = isinstance(row.get("prompt"), str) and not isinstance(row.get("chosen"), list)
+    return _AS_TEXT.get(form, form) if is_text else form
 
 
 def _read(row: Mapping[str, Any], form: Form, first: tuple[int, Form], method: Method) -> Sequence[Row]:
     if method not in form.takes:
-        raise ValueError(f"is {form.name}, from which the method {method} cannot learn. Write it as {_WANTED[method]}.")
+        raise ValueError(
+            f"is {form.name}, from which the method {method} cannot learn. Train it by {' or '.join(form.takes)}, "
+            f"or write it as {_WANTED[method]}."
+        )
     if form is not first[1]:
         raise ValueError(f"is {form.name}, but line {first[0]} is {first[1].name}: a file holds one form of rows.")
     read = form.read(row)

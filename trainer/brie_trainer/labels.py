@@ -10,7 +10,7 @@ from typing import TypeVar
 from brie_core.errors import InvalidDataset, InvalidRequest
 from brie_core.text.tokenizer import Tokenizer
 from brie_trainer.examples import IGNORED, Example, Pair, Rated, TokenCounts
-from brie_trainer.rows import FileParam, Learnable, Preference, Rating
+from brie_trainer.rows import FileParam, Learnable, Preference, Rating, Row
 from brie_trainer.tokenising import tokenise, tokenise_answer
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "build_pairs",
     "build_rated",
     "check_renders",
+    "made_of",
     "pair_of",
     "rated_of",
     "tokenise",
@@ -36,12 +37,14 @@ def build_examples(
     rows: Iterable[Learnable], tokenizer: Tokenizer, max_length: int
 ) -> tuple[list[Example], TokenCounts]:
     """Tokenise every row, cut to `max_length` tokens; examples with nothing left to learn are dropped and counted."""
-    return _build(rows, lambda row: tokenise(row, tokenizer), max_length)
+    return _build(rows, lambda row: tokenise(row, tokenizer, max_length), max_length)
 
 
 def build_pairs(rows: Iterable[Preference], tokenizer: Tokenizer, max_length: int) -> tuple[list[Pair], TokenCounts]:
-    """As `build_examples`. Answers are cut, never the prompt: a pair whose prompt leaves no room is dropped, as is one
-    whose answers are the same."""
+    """As `build_examples`, but answers are cut and never a prompt.
+
+    A pair whose prompt leaves no room is dropped, as is one whose answers are the same.
+    """
     return _build(rows, lambda row: [pair_of(row, tokenizer)], max_length)
 
 
@@ -58,6 +61,13 @@ def pair_of(row: Preference, tokenizer: Tokenizer) -> Pair:
 def rated_of(row: Rating, tokenizer: Tokenizer) -> Rated:
     """The answer whole."""
     return Rated(tokenise_answer(row.answered, tokenizer), row.desirable)
+
+
+def made_of(row: Row, tokenizer: Tokenizer, max_length: int) -> Sequence[Example | Pair | Rated]:
+    """What a row becomes, before it is cut; raises InvalidRequest where the template refuses it."""
+    if isinstance(row, Preference):
+        return [pair_of(row, tokenizer)]
+    return [rated_of(row, tokenizer)] if isinstance(row, Rating) else tokenise(row, tokenizer, max_length)
 
 
 def check_renders(rows: Sequence[Learnable], tokenizer: Tokenizer, param: FileParam) -> None:

@@ -1,17 +1,20 @@
 """Rows as the model will see them, with what is learnt marked: as JSON for pages, in colours for terminals.
 
-It knows tokens and how they are spelled, and computes nothing from them.
+It knows tokens and how they are spelled, and counts nothing.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import groupby
+from itertools import groupby, islice
+from pathlib import Path
 from typing import Any
 
 from rich.text import Text
 
 from brie_core.text.tokenizer import Tokenizer
+from brie_trainer.dataset import FileParam, Method, stream_dataset
 from brie_trainer.examples import IGNORED, Example, Pair, Rated
+from brie_trainer.labels import made_of
 
 MOST_TOKENS = 2048
 """Of one sequence; the rest is only counted."""
@@ -53,6 +56,14 @@ def show(
         for whole in wholes
         for name, example in _named(whole)
     ]
+
+
+def show_file(  # noqa: PLR0913, PLR0917  # a file, how it is read, and how much of it is shown
+    file: Path, param: FileParam, method: Method, tokenizer: Tokenizer, max_length: int, rows: int
+) -> list[ShownSequence]:
+    """The first rows of a file that was checked; raises InvalidDataset where it was not, and is at fault there."""
+    first = islice(stream_dataset(file, param, method), rows)
+    return show(((line, made_of(row, tokenizer, max_length)) for line, row in first), tokenizer, max_length)
 
 
 def as_json(shown: Iterable[ShownSequence]) -> list[dict[str, Any]]:

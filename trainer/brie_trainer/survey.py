@@ -39,7 +39,7 @@ class Survey:
         self._lines.append(line)
         self._contents.append(_hash([token for each in made for seq in each.sequences for token in seq.input_ids]))
         self._prompts.append(_hash(first.input_ids[: first.num_prompt]) if has_prompt else 0)
-        self._note("short_answers", line, _is_short(made[-1]))
+        self._note("short_answers", line, _is_short(made[0]))
         self._measure(line, made)
 
     def report(self) -> FileReport:
@@ -83,11 +83,11 @@ class Survey:
         return found
 
     def _measure(self, line: int, made: Sequence[Example | Pair | Rated]) -> None:
-        beyond = num_kept = 0
+        beyond = num_kept = num_left_out = 0
         for whole in made:
             kept = whole.truncated(self.max_length)
             lengths = [len(example.input_ids) for example in whole.sequences]
-            self._lengths.extend(lengths)
+            self._lengths.extend(filter(None, lengths))
             self.tokens += sum(lengths)
             beyond += sum(max(0, length - self.max_length) for length in lengths)
             if isinstance(whole, Pair):
@@ -97,10 +97,11 @@ class Survey:
                 self.desirable += whole.desirable
             self.trained += kept.num_trained
             num_kept += kept.num_trained > 0
+            num_left_out += not kept.num_trained and not (isinstance(whole, Pair) and not whole.num_trained)
         self.examples += num_kept
         self.beyond += beyond
         self._note("cut_rows", line, beyond > 0)
-        self._note("dropped_rows", line, num_kept < sum(whole.num_trained > 0 for whole in made))
+        self._note("dropped_rows", line, num_left_out > 0)
 
     def _note(self, name: str, line: int, is_true: bool) -> None:  # noqa: FBT001  # a fact, not an option
         if is_true:

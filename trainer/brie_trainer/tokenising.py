@@ -4,6 +4,8 @@ What stands before an answer is what the server renders there; the answer is wha
 and with the token at which the server stops.
 """
 
+import sys
+from bisect import bisect_left
 from collections.abc import Sequence
 
 from brie_core.errors import InvalidDataset
@@ -13,30 +15,56 @@ from brie_trainer.examples import IGNORED, Example
 from brie_trainer.rows import Completion, Conversation, Learnable, Turn
 
 
-def tokenise(row: Learnable, tokenizer: Tokenizer) -> list[Example]:
+def tokenise(row: Learnable, tokenizer: Tokenizer, max_length: int = sys.maxsize) -> list[Example]:
     """One example of the whole conversation, if every answer in it follows the very tokens the server would give.
 
     Else one example per trained turn: a template may rewrite earlier turns, and an answer that begins with white space
-    would merge with the end of its prompt.
+    would merge with the end of its prompt. Examples are not cut; but nothing is looked for beyond `max_length` tokens,
+    and an answer that would begin there is an example without tokens.
     """
     if isinstance(row, Completion):
         return [_continued(row, tokenizer)]
-    splits = [_split(row, number, tokenizer) for number, turn in enumerate(row.turns) if turn.trained]
-    if len(splits) == 1:
-        return [_alone(*splits[0], tokenizer)]
-    whole = _rendered(row.turns, row, tokenizer, opens=False)
-    ids, offsets = tokenizer.encode_with_offsets(whole)
+    trained = [number for number, turn in enumerate(row.turns) if turn.trained]
+    whole = None if len(trained) == 1 else _whole(row, trained, tokenizer, max_length)
+    return _each_alone(row, trained, tokenizer, max_length) if whole is None else [whole]
+
+
+def _whole(row: Conversation, trained: Sequence[int], tokenizer: Tokenizer, max_length: int) -> Example | None:
+    """The conversation as it is rendered once; None if an answer would not stand in it as it is served."""
+    text = _rendered(row.turns, row, tokenizer, opens=False)
+    ids, offsets = tokenizer.encode_with_offsets(text)
     labels = [IGNORED] * len(ids)
-    last = 0
-    for before, answer in splits:
-        prompt = tokenizer.encode(before)
-        start, end = len(prompt), _stop(ids, len(prompt), tokenizer)
-        in_place = whole.startswith(before + answer) and ids[:start] == prompt
-        if not in_place or end is None or offsets[end - 1][0] >= len(before) + len(answer):
-            return [_alone(*split, tokenizer) for split in splits]
+    end: int | None = 0
+    for number in trained:
+        before, answer = _split(row, number, tokenizer)
+        start = _place(before, ids, offsets, tokenizer) if text.startswith(before + answer) else None
+        end = None if start is None else _stop(ids, start, tokenizer)
+        if start is None or end is None or offsets[end - 1][0] >= len(before) + len(answer):
+            return None
         labels[start:end] = ids[start:end]
-        last = end
-    return [Example(ids[:last], labels[:last])]
+        if end >= max_length:
+            return Example(ids, labels)
+    return Example(ids[:end], labels[:end])
+
+
+def _place(before: str, ids: Sequence[int], offsets: Sequence[tuple[int, int]], tokenizer: Tokenizer) -> int | None:
+    """How many tokens `before`, with which a text begins, takes there; None if it alone is tokenised otherwise.
+
+    A special token parts what is before it from what is behind, so only what follows the last one is looked at.
+    """
+    place = bisect_left(offsets, len(before), key=lambda offset: offset[0])
+    last = next((at for at in reversed(range(place)) if ids[at] in tokenizer.special_ids), 0)
+    begin = offsets[last][0] if last else 0
+    return place if tokenizer.encode(before[begin:]) == ids[last:place] else None
+
+
+def _each_alone(row: Conversation, trained: Sequence[int], tokenizer: Tokenizer, max_length: int) -> list[Example]:
+    examples: list[Example] = []
+    for number in trained:
+        if examples and examples[-1].num_prompt >= max_length:
+            break
+        examples.append(_alone(*_split(row, number, tokenizer), tokenizer))
+    return examples + [Example([], [])] * (len(trained) - len(examples))
 
 
 def tokenise_answer(row: Learnable, tokenizer: Tokenizer) -> Example:

@@ -3,18 +3,17 @@
 One row is in memory at a time.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from brie_core.errors import InvalidDataset, InvalidRequest
 from brie_core.text.tokenizer import Tokenizer
 from brie_trainer.data_report import DataReport, Finding
 from brie_trainer.dataset import called, invalid, stream_dataset
-from brie_trainer.examples import Example, Pair, Rated
 from brie_trainer.findings import findings_of, leak
-from brie_trainer.labels import pair_of, rated_of, tokenise
+from brie_trainer.labels import made_of
 from brie_trainer.rows import Completion, Conversation, FileParam, Learnable, Method, Preference, Rating, Row
 from brie_trainer.survey import Survey
+from brie_trainer.system_prompt import default_system
 
 
 def check_files(  # noqa: PLR0913, PLR0917  # a job's whole data, and what it is for
@@ -32,21 +31,15 @@ def check_files(  # noqa: PLR0913, PLR0917  # a job's whole data, and what it is
     if validation is not None:
         held_out, _ = _survey(validation, "validation_file", tokenizer, method, max_length)
         _check_number(held_out, "validation_file", 1)
-    return _report(trained, held_out, method, is_text=is_text)
-
-
-def made_of(row: Row, tokenizer: Tokenizer) -> Sequence[Example | Pair | Rated]:
-    """What a row becomes, before it is cut; raises InvalidRequest where the template refuses it."""
-    if isinstance(row, Preference):
-        return [pair_of(row, tokenizer)]
-    return [rated_of(row, tokenizer)] if isinstance(row, Rating) else tokenise(row, tokenizer)
+    own = None if is_text else default_system(tokenizer)
+    return _report(trained, held_out, method, own, is_text=is_text)
 
 
 def _survey(file: Path, param: FileParam, tokenizer: Tokenizer, method: Method, max_length: int) -> tuple[Survey, bool]:
     survey, is_text = Survey(max_length), False
     for line, row in stream_dataset(file, param, method):
         try:
-            made = made_of(row, tokenizer)
+            made = made_of(row, tokenizer, max_length)
         except InvalidRequest as error:
             message = f"Line {line} of the {called(param)} cannot be trained on: {error.message}"
             raise invalid(message, param) from error
@@ -72,7 +65,7 @@ def _check_number(survey: Survey, param: FileParam, wanted: int) -> None:
         )
 
 
-def _report(trained: Survey, held_out: Survey | None, method: Method, *, is_text: bool) -> DataReport:
+def _report(trained: Survey, held_out: Survey | None, method: Method, own: str | None, *, is_text: bool) -> DataReport:
     training, validation = trained.report(), None if held_out is None else held_out.report()
     findings = list(findings_of(trained, training, "training_file"))
     if is_text:
@@ -89,6 +82,7 @@ def _report(trained: Survey, held_out: Survey | None, method: Method, *, is_text
         training=training,
         validation=validation,
         leaked_rows=len(leaked),
+        default_system=own,
         findings=tuple(findings),
     )
 
