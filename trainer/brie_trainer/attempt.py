@@ -94,7 +94,6 @@ def attempt(folder: Path, job: Mapping[str, Any], emit: Emit, stopping: Callable
         return {"type": "stopped", "step": progress.step}
     return {
         "type": "result",
-        "folder": str(outcome.adapter),
         "step": outcome.step,
         "trained_tokens": trained_tokens(rows.training, schedule, outcome.last_step),
         "provenance": facts | {"step": outcome.step, "history": list(progress.history)},

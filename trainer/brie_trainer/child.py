@@ -1,4 +1,4 @@
-"""A job's child process: started in its own session, ended for certain. It knows a module and a folder, no job."""
+"""A job's child process in a session of its own: asked to stop, or ended. It knows a module and a folder, no job."""
 
 import asyncio
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from brie_core.libraries import environment_for_child
 
-_GRACE_SECONDS = 5.0
+_GRACE_SECONDS = 8.0
 
 
 class Child:
@@ -40,12 +40,23 @@ class Child:
         """Exit status; negative for a signal, None while it runs."""
         return self._process.returncode
 
+    def ask_to_stop(self) -> None:
+        """SIGTERM to the whole session: a training process writes a checkpoint and ends by itself."""
+        self._signal(signal.SIGTERM)
+
     async def stop(self) -> None:
-        """SIGTERM to the whole session, SIGKILL after a grace; returns once the child is gone."""
-        for number, seconds in ((signal.SIGTERM, _GRACE_SECONDS), (signal.SIGKILL, None)):
-            if self._process.returncode is not None:
-                return
+        """Ask it to stop, and end it after a grace; returns once the child is gone."""
+        self.ask_to_stop()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._process.wait(), _GRACE_SECONDS)
+        await self.kill()
+
+    async def kill(self) -> None:
+        """SIGKILL to the whole session; returns once the child is gone."""
+        self._signal(signal.SIGKILL)
+        await self._process.wait()
+
+    def _signal(self, number: int) -> None:
+        if self._process.returncode is None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._process.wait(), seconds)

@@ -39,15 +39,14 @@ class Group:
         if scale is None or not self.lora:
             return linear(x_SI, self.weight_OI, self.bias_O)
         a_RI = torch.cat([self.lora[name][0] for name in self.names if name in self.lora])
-        y_SO: Tensor = GroupedLora.apply(x_SI, self.weight_OI, self.bias_O, a_RI, self._blocks() * scale)
-        return y_SO
+        return _apply(GroupedLora, x_SI, self.weight_OI, self.bias_O, a_RI, self._blocks() * scale)
 
     def _blocks(self) -> Tensor:
         blocks = [
             self.lora[name][1] if name in self.lora else self.weight_OI.new_zeros(size, 0, dtype=torch.float32)
             for name, size in zip(self.names, self.sizes, strict=True)
         ]
-        return torch.block_diag(*blocks) if len(blocks) > 1 else blocks[0]
+        return torch.block_diag(*blocks) if len(blocks) > 1 else blocks[0]  # type: ignore[no-untyped-call]
 
 
 @dataclass(slots=True)
@@ -112,20 +111,24 @@ class Decoder:
         mixed_SH = self._attend(layer, self._normed(x_SH, layer.attention_norm_H), turns, lengths)
         x_SH = x_SH + layer.o(mixed_SH, self.scale)
         both_SJ = layer.gate_up(self._normed(x_SH, layer.mlp_norm_H), self.scale)
-        return x_SH + layer.down(SwiGlu.apply(both_SJ), self.scale)
+        return x_SH + layer.down(_apply(SwiGlu, both_SJ), self.scale)
 
     def _attend(self, layer: Layer, x_SH: Tensor, turns: tuple[Tensor, Tensor], lengths: tuple[int, ...]) -> Tensor:
-        q_SND, k_SMD, v_SMD = (
-            part.unflatten(-1, (-1, self._head_dim)) for part in layer.qkv(x_SH, self.scale).split(layer.qkv.sizes, -1)
-        )
+        parts = torch.split(layer.qkv(x_SH, self.scale), list(layer.qkv.sizes), dim=-1)
+        q_SND, k_SMD, v_SMD = (part.view(len(part), -1, self._head_dim) for part in parts)
         if layer.q_norm_D is not None and layer.k_norm_D is not None:
             q_SND, k_SMD = self._normed(q_SND, layer.q_norm_D), self._normed(k_SMD, layer.k_norm_D)
-        q_SND, k_SMD = Rotation.apply(q_SND, *turns), Rotation.apply(k_SMD, *turns)
+        q_SND, k_SMD = _apply(Rotation, q_SND, *turns), _apply(Rotation, k_SMD, *turns)
         return attention(q_SND, k_SMD, v_SMD, lengths, self._head_dim**-0.5, layer.window)
 
     def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
-        y: Tensor = RmsNorm.apply(x, weight, self._eps)
-        return y
+        return _apply(RmsNorm, x, weight, self._eps)
+
+
+def _apply(operation: type[torch.autograd.Function], *operands: Any) -> Tensor:
+    """torch does not say what type this returns."""
+    found: Tensor = operation.apply(*operands)  # type: ignore[no-untyped-call]
+    return found
 
 
 def _layer(number: int, block: Any) -> Layer:

@@ -17,7 +17,7 @@ class GroupedLora(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # noqa: PLR0913  # the operands of one formula
+    def forward(  # noqa: PLR0913, PLR0917  # the operands of one formula
         ctx: Any, x_SI: Tensor, weight_OI: Tensor, bias_O: Tensor | None, a_RI: Tensor, b_OR: Tensor
     ) -> Tensor:
         a_RI, b_OR = a_RI.to(x_SI.dtype), b_OR.to(x_SI.dtype)
@@ -104,7 +104,7 @@ class SwiGlu(torch.autograd.Function):
         return result_SJ
 
 
-def attention(
+def attention(  # noqa: PLR0913, PLR0917  # the operands of one formula
     q_SND: Tensor, k_SMD: Tensor, v_SMD: Tensor, lengths: tuple[int, ...], scale: float, window: int
 ) -> Tensor:
     """Causal attention within each sequence, of shape (S, N * D); no token sees more than `window` back, 0 for all."""

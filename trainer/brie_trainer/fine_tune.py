@@ -6,11 +6,12 @@ import io
 import json
 import os
 import shutil
-import time
+import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from brie_core.durable import write_file
 from brie_core.errors import InvalidAdapter, InvalidDataset, NotFound
 from brie_core.settings import Settings
 from brie_core.store.adapters import AdapterStore
@@ -19,10 +20,14 @@ from brie_core.store.job_store import Change, NewCheckpoint
 from brie_core.store.jobs import Job, JobStatus, NewEvent
 from brie_core.text.tokenizer import Tokenizer
 from brie_core.weights.base_model import BaseModel
-from brie_trainer.dataset import FILE_PARAMS, FileParam, read_conversations
-from brie_trainer.kind import check_base, failure
-from brie_trainer.labels import check_renders
+from brie_trainer.data_report import DataReport
+from brie_trainer.dataset import FILE_PARAMS, FileParam
+from brie_trainer.kind import check_base
+from brie_trainer.told import change_of
+from brie_trainer.validation import check_files
 
+JOB_FILE = "job.json"
+_KEPT_CHECKPOINTS = 2
 _COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
 
 
@@ -42,9 +47,15 @@ class FineTuneKind:
         return self._settings.home / "jobs" / job.id / "data"
 
     async def keep_data(self, job: Job) -> dict[FileParam, Path]:
-        """Link the job's files into its folder, so that deleting them elsewhere does not stop it."""
+        """Link the job's files into its folder, so that deleting them elsewhere does not stop it.
+
+        The spec lies there, too: with it the folder is all that another BRIE_HOME needs to go on.
+        """
         folder = self.data_folder(job)
         folder.mkdir(parents=True, exist_ok=True)
+        if not (folder.parent / JOB_FILE).is_file():
+            told = {"id": job.id, "created_at": job.created_at, "spec": dict(job.spec)}
+            write_file(folder.parent / JOB_FILE, json.dumps(told, indent=2).encode())
         kept: dict[FileParam, Path] = {}
         for param in FILE_PARAMS:
             if (file_id := job.spec[param]) is not None:
@@ -53,13 +64,24 @@ class FineTuneKind:
                     _link(await self._stored(file_id, param), kept[param])
         return kept
 
-    async def validate(self, job: Job) -> None:
+    async def validate(self, job: Job) -> Change:
         """Read and tokenise every row; raises InvalidDataset with the first that cannot be trained on."""
-        for param, file in (await self.keep_data(job)).items():
-            await asyncio.to_thread(self._validate_file, file, param)
+        kept = await self.keep_data(job)
+        report = await asyncio.to_thread(self._check, job, kept)
+        warnings = [NewEvent(message=each.message, level=each.level) for each in report.findings]
+        validated = NewEvent(message="Files validated, moving job to queued state")
+        return Change(status=JobStatus.QUEUED, events=[*warnings, validated], result={"data": report.as_json()})
 
-    def _validate_file(self, file: Path, param: FileParam) -> None:
-        check_renders(read_conversations(file, param), Tokenizer(self._base.folder), param)
+    def _check(self, job: Job, kept: Mapping[FileParam, Path]) -> DataReport:
+        limit = min(job.spec["brie"]["max_length"] or sys.maxsize, self._base.context_length)
+        return check_files(
+            kept["training_file"],
+            kept.get("validation_file"),
+            Tokenizer(self._base.folder),
+            job.spec["method"],
+            limit,
+            self._settings.min_examples,
+        )
 
     async def prepare(self, job: Job, folder: Path) -> None:
         """Write job.json, with the data beside it and the earlier attempts to resume from."""
@@ -73,6 +95,7 @@ class FineTuneKind:
             "device": self._settings.device,
             "dtype": self._settings.dtype,
             "earlier": [str(path) for path in earlier],
+            "from_adapter": self._from_adapter(job),
             "training_file": str(kept["training_file"]),
             "validation_file": str(kept["validation_file"]) if "validation_file" in kept else None,
         }
@@ -81,61 +104,64 @@ class FineTuneKind:
     async def change(self, job: Job, folder: Path, event: Mapping[str, Any]) -> Change:
         """Messages and metrics become events, checkpoints and results become published versions with their names."""
         match event["type"]:
-            case "started":
-                names = ("n_epochs", "batch_size", "learning_rate_multiplier")
-                return Change(result={"hyperparameters": {name: event["hyperparameters"][name] for name in names}})
-            case "message":
-                return Change(events=[NewEvent(message=event["message"], level=event.get("level", "info"))])
-            case "metrics":
-                return _metrics(event["data"])
             case "checkpoint":
                 return await self._checkpoint(job, folder, event)
-            case "result":
-                return await self._result(job, event)
+            case "result" if not job.spec["brie"]["dry_run"]:
+                return await self._result(job, folder, event)
             case _:
-                return failure(event)
+                return change_of(event)
 
     async def _checkpoint(self, job: Job, folder: Path, event: Mapping[str, Any]) -> Change:
+        """Publish a checkpoint, name it, and let go of those that no attempt will go on from."""
         step = event["step"]
-        source = folder / "checkpoints" / f"checkpoint-{step}"
+        best = step if event["best"] else job.result.get("best_step")
+        progress = {"best_step": best, "crashes": 0}
         try:
-            version = await asyncio.to_thread(self._adapters.publish, source, self._base, event["provenance"])
-        except (
-            InvalidAdapter,
-            OSError,
-        ) as error:  # it learnt nothing, or diverged, or the disk is full: the run goes on
-            return Change(events=[NewEvent(message=f"Checkpoint at step {step} is not served: {error}", level="warn")])
-        _keep_newest(source)
+            version = await self._publish(folder / "checkpoints" / f"checkpoint-{step}", event["provenance"])
+        except (InvalidAdapter, OSError) as error:  # learnt nothing, diverged, or the disk is full: the run goes on
+            told = NewEvent(message=f"Checkpoint at step {step} is not served: {error}", level="warn")
+            return Change(events=[told], result=progress)
+        _keep(folder.parent, job.spec["brie"]["save_total_limit"] or _KEPT_CHECKPOINTS, best)
         checkpoint = NewCheckpoint(
             step=step,
             model=f"{model_name(job)}:ckpt-step-{step}",
-            version=version.digest,
+            version=version,
             metrics={name: value for name, value in event["metrics"].items() if name != "total_steps"},
         )
-        return Change(checkpoints=[checkpoint], events=[NewEvent(message=f"Checkpoint created at step {step}")])
+        told = NewEvent(message=f"Checkpoint created at step {step}")
+        return Change(checkpoints=[checkpoint], events=[told], result=progress)
 
-    async def _result(self, job: Job, event: Mapping[str, Any]) -> Change:
+    async def _result(self, job: Job, folder: Path, event: Mapping[str, Any]) -> Change:
         provenance = event["provenance"]
-        version = await asyncio.to_thread(self._adapters.publish, Path(event["folder"]), self._base, provenance)
+        version = await self._publish(_checkpoint_at(folder.parent, event["step"]), provenance)
         metrics = await self._files.save(
             _once(_csv(provenance["history"])), filename="step_metrics.csv", purpose="fine-tune-results"
         )
         name = model_name(job)
         names = [name, *([job.spec["suffix"]] if job.spec["suffix"] else [])]
         return Change(
-            aliases=dict.fromkeys(names, version.digest),
+            aliases=dict.fromkeys(names, version),
             events=[
                 NewEvent(message=f"New fine-tuned model created: {name}"),
                 NewEvent(message="The job has successfully completed"),
             ],
             result={
                 "fine_tuned_model": name,
-                "version": version.digest,
+                "version": version,
                 "trained_tokens": event["trained_tokens"],
                 "result_files": [metrics.id],
             },
             status=JobStatus.SUCCEEDED,
         )
+
+    async def _publish(self, checkpoint: Path, provenance: Mapping[str, Any]) -> str:
+        """The digest of the version that `checkpoint` has become."""
+        version = await asyncio.to_thread(self._adapters.publish, checkpoint, self._base, provenance)
+        return version.digest
+
+    def _from_adapter(self, job: Job) -> str | None:
+        version = job.spec.get("from_version")
+        return None if version is None else str(self._adapters.open(version).folder)
 
     async def _stored(self, file_id: str, param: str) -> Path:
         try:
@@ -147,14 +173,6 @@ class FineTuneKind:
 def model_name(job: Job) -> str:
     """OpenAI's name of a job's model: ft:<base>:<organisation>:<suffix>:<id>."""
     return f"ft:{job.spec['model']}:brie:{job.spec['suffix'] or ''}:{job.id[-8:]}"
-
-
-def _metrics(data: Mapping[str, Any]) -> Change:
-    parts = [f"Step {data['step']}/{data['total_steps']}:"]
-    names = {"train_loss": "training loss", "valid_loss": "validation loss", "full_valid_loss": "full validation loss"}
-    parts.append(", ".join(f"{text}={data[name]:.4f}" for name, text in names.items() if name in data))
-    result = {"estimated_finish": int(time.time() + data["eta_seconds"])} if "eta_seconds" in data else None
-    return Change(events=[NewEvent(message=" ".join(parts), type="metrics", data=data)], result=result)
 
 
 def _csv(history: Sequence[Mapping[str, Any]]) -> bytes:
@@ -171,11 +189,22 @@ def _csv(history: Sequence[Mapping[str, Any]]) -> bytes:
     return text.getvalue().encode()
 
 
-def _keep_newest(checkpoint: Path) -> None:
-    """Only the newest is needed to go on from; the child itself removes none, because it cannot know what is told."""
-    for older in checkpoint.parent.glob("checkpoint-*"):
-        if int(older.name.removeprefix("checkpoint-")) < int(checkpoint.name.removeprefix("checkpoint-")):
-            shutil.rmtree(older, ignore_errors=True)
+def _keep(attempts: Path, number: int, best: int | None) -> None:
+    """Of all attempts' checkpoints keep the newest and the best; the child removes none, not knowing what is told."""
+    found = sorted(attempts.glob("*/checkpoints/checkpoint-*"), key=_step_of, reverse=True)
+    for checkpoint in found[number:]:
+        if _step_of(checkpoint) != best:
+            shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def _checkpoint_at(attempts: Path, step: int) -> Path:
+    """Of the newest attempt that has one."""
+    found = attempts.glob(f"*/checkpoints/checkpoint-{step}")
+    return max(found, key=lambda checkpoint: int(checkpoint.parent.parent.name))
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
 def _link(source: Path, target: Path) -> None:

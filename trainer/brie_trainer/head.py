@@ -16,7 +16,7 @@ _CHUNK_ELEMENTS = 2**24
 
 def label_log_probs(hidden_NH: Tensor, weight_VH: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor]:
     """float32 log p(label) of shape (N,), differentiable by `hidden_NH`, and whether the label is the likeliest."""
-    log_probs_N, is_top1_N = _LabelLogProbs.apply(hidden_NH, weight_VH, labels_N)
+    log_probs_N, is_top1_N = _LabelLogProbs.apply(hidden_NH, weight_VH, labels_N)  # type: ignore[no-untyped-call]
     return log_probs_N, is_top1_N
 
 
@@ -43,7 +43,7 @@ class _LabelLogProbs(torch.autograd.Function):
         return log_probs_N, is_top1_N
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (gradient_NH,) = ctx.saved_tensors
         return gradient_NH * gradients[0][:, None].to(gradient_NH.dtype), None, None
 

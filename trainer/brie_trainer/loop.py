@@ -215,7 +215,7 @@ class Loop:
             folder = self._folder(self._progress.step)
             with self._reporter.saving():
                 checkpoint.save(folder, self._model, self._optimizer, self._reference, self._progress)
-            self._reporter.saved(folder)
+            self._reporter.saved()
 
     def _folder(self, step: int) -> Path:
         return self._run.output / "checkpoints" / f"checkpoint-{step}"

@@ -1,7 +1,7 @@
 """A base model with LoRA, as training sees it: batches in, log-probabilities of labels out. It knows no loss.
 
-Labels are picked out before the head, so that prompts never meet the vocabulary. Llama-shaped models without dropout are
-computed by our own decoder, all others by transformers and PEFT, to the same numbers.
+Labels are picked out before the head, so that prompts never meet the vocabulary. Llama-shaped models without dropout
+are computed by our own decoder, all others by transformers and PEFT, to the same numbers.
 """
 
 import math
@@ -150,10 +150,10 @@ class PeftBody:
     def hidden_states(self, batch: Batch, *, training: bool) -> Tensor:
         """See `Body`; rows are padded on the right on their way in."""
         self._peft.train(training)
-        ids_BT = pad_sequence(list(batch.ids_S.split(batch.lengths)), batch_first=True)
+        ids_BT = pad_sequence(list(torch.split(batch.ids_S, list(batch.lengths))), batch_first=True)
         lengths_B = torch.tensor(batch.lengths, device=ids_BT.device)
         mask_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device) < lengths_B[:, None]
-        decoder = self._peft.get_base_model().model
+        decoder: Any = self._peft.get_base_model().model
         found = decoder(input_ids=ids_BT, attention_mask=mask_BT.long(), use_cache=False)
         hidden_SH: Tensor = found.last_hidden_state[mask_BT]
         return hidden_SH

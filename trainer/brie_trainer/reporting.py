@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from brie_trainer.checkpoint import Progress
@@ -65,11 +64,10 @@ class Reporter:
         }
         self._report(step, metrics)
 
-    def saved(self, folder: Path) -> None:
+    def saved(self) -> None:
         """A checkpoint is on disk."""
         step = self.progress.step
-        told = {"step": step, "folder": str(folder), "metrics": self.metrics_at(step)}
-        told["best"] = self.progress.best_step == step
+        told = {"step": step, "metrics": self.metrics_at(step), "best": self.progress.best_step == step}
         self.emit({"type": "checkpoint", **told, "history": list(self.progress.history)})
 
     def metrics_at(self, step: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import shutil
 import socket
 from collections.abc import Coroutine, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,20 @@ from brie_trainer.kind import Kind, failure
 logger = logging.getLogger("brie.worker")
 _MAX_CRASHES = 3
 _POLL_SECONDS = 0.3
-_RUNNABLE = (JobStatus.QUEUED, JobStatus.RUNNING)
+_NOTICED_SECONDS = 0.3
+"""How long a cancellation or a pause may go unnoticed."""
+_RUNNABLE = (JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.PAUSING)
+
+
+@dataclass(slots=True)
+class Held:
+    """A job in this worker's hands, and what has become of it meanwhile."""
+
+    lease: Lease
+    lost: bool = False
+    """Cancelled or taken over: its child is to be killed, and nothing more written."""
+    pausing: bool = False
+    """Its child is to stop behind a checkpoint."""
 
 
 class Worker:
@@ -75,9 +89,10 @@ class Worker:
 
     async def _hold(self, lease: Lease, job: Job) -> None:
         """Do the job's next part; a worker that is told to stop meanwhile gives the job back."""
+        held = Held(lease)
         part = self._validate if job.status is JobStatus.VALIDATING_FILES else self._run
         try:
-            await self._renewed(lease, self._guarded(lease, part(lease, job)))
+            await self._renewed(held, self._guarded(lease, part(held, job)))
         except asyncio.CancelledError:
             await asyncio.shield(self._say_goodbye(lease))
             raise
@@ -95,15 +110,15 @@ class Worker:
         except DBAPIError:
             logger.exception("the lease of %s runs out by itself", lease.job_id)
 
-    async def _renewed(self, lease: Lease, part: Coroutine[Any, Any, None]) -> None:
+    async def _renewed(self, held: Held, part: Coroutine[Any, Any, None]) -> None:
         """Do `part` while the lease is renewed beside it; losing the lease ends both."""
         try:
             async with asyncio.TaskGroup() as group:
-                keeper = group.create_task(self._keep(lease))
+                keeper = group.create_task(self._keep(held))
                 await part
                 keeper.cancel()
         except* LeaseLost:
-            logger.info("%s was cancelled or taken over", lease.job_id)
+            logger.info("%s was cancelled or taken over", held.lease.job_id)
 
     async def _guarded(self, lease: Lease, part: Coroutine[Any, Any, None]) -> None:
         """What goes wrong in our own part fails the job, not the worker."""
@@ -117,14 +132,18 @@ class Worker:
             logger.exception("job %s failed in the worker", lease.job_id)
             await self._write(lease, failure({"code": "internal_error", "message": f"{type(error).__name__}: {error}"}))
 
-    async def _keep(self, lease: Lease) -> None:
-        """Renew often: this is also how a cancellation is noticed."""
+    async def _keep(self, held: Held) -> None:
+        """Renew often: this is also how a cancellation and a pause are noticed."""
         while True:
-            await asyncio.sleep(min(1.0, self._lease_seconds / 3))
+            await asyncio.sleep(min(_NOTICED_SECONDS, self._lease_seconds / 3))
             try:
-                await self._jobs.renew(lease, self._lease_seconds)
+                status = await self._jobs.renew(held.lease, self._lease_seconds)
+                held.pausing = status is JobStatus.PAUSING
+            except LeaseLost:
+                held.lost = True
+                raise
             except DBAPIError:
-                logger.exception("the lease of %s could not be renewed", lease.job_id)
+                logger.exception("the lease of %s could not be renewed", held.lease.job_id)
 
     async def _write(self, lease: Lease, change: Change) -> Job:
         """Write, and wait for the database if it does not answer."""
@@ -135,16 +154,17 @@ class Worker:
                 logger.exception("job %s could not be written", lease.job_id)
                 await asyncio.sleep(1.0)
 
-    async def _validate(self, lease: Lease, job: Job) -> None:
-        await self._fine_tune.validate(job)
-        validated = NewEvent(message="Files validated, moving job to queued state")
-        await self._write(lease, Change(status=JobStatus.QUEUED, events=[validated]))
+    async def _validate(self, held: Held, job: Job) -> None:
+        await self._write(held.lease, await self._fine_tune.validate(job))
 
-    async def _run(self, lease: Lease, job: Job) -> None:
+    async def _run(self, held: Held, job: Job) -> None:
         """What an earlier attempt left to be told is told first; then a new attempt goes on from its checkpoints."""
-        kind, attempts = self._kinds[job.kind], self._home / "jobs" / job.id / "attempts"
+        lease, kind, attempts = held.lease, self._kinds[job.kind], self._home / "jobs" / job.id / "attempts"
         job = await self._drain(lease, job, attempts / str(job.attempt))
         if is_final(job.status):
+            return
+        if job.status is JobStatus.PAUSING:  # whoever was asked to pause is gone
+            await self._paused(lease)
             return
         folder = attempts / str(job.attempt + 1)
         shutil.rmtree(folder, ignore_errors=True)
@@ -153,10 +173,12 @@ class Worker:
         job = await self._begin(lease, job)
         child = await Child.start(kind.module, folder)
         try:
-            job = await self._follow(lease, job, folder, child)
+            job = await self._follow(held, job, folder, child)
         finally:
-            await asyncio.shield(child.stop())
-        if not is_final(job.status):
+            await asyncio.shield(child.kill() if held.lost else child.stop())
+        if job.status is JobStatus.PAUSING:
+            await self._paused(lease)
+        elif not is_final(job.status):
             await self._crashed(lease, job, child)
 
     async def _begin(self, lease: Lease, job: Job) -> Job:
@@ -172,14 +194,18 @@ class Worker:
             ),
         )
 
-    async def _follow(self, lease: Lease, job: Job, folder: Path, child: Child) -> Job:
+    async def _follow(self, held: Held, job: Job, folder: Path, child: Child) -> Job:
+        asked = False
         while not is_final(job.status):
             ended = child.status is not None
-            job = await self._drain(lease, job, folder)
+            job = await self._drain(held.lease, job, folder)
             if ended:
-                return job
+                break
+            if held.pausing and not asked:
+                child.ask_to_stop()
+                asked = True
             await asyncio.sleep(_POLL_SECONDS)
-        return job
+        return await self._jobs.get(job.id) if held.pausing else job
 
     async def _drain(self, lease: Lease, job: Job, folder: Path) -> Job:
         """Turn every whole line not yet seen into rows, each line in one transaction with its offset."""
@@ -190,6 +216,9 @@ class Worker:
                 break
         return job
 
+    async def _paused(self, lease: Lease) -> None:
+        await self._write(lease, Change(status=JobStatus.PAUSED, events=[NewEvent(message="The job is paused")]))
+
     async def _say_goodbye(self, lease: Lease) -> None:
         """The worker is stopping. The job stays as it is: what its child told last is read by whoever goes on."""
         stopping = NewEvent(message="The worker is stopping; the job goes on when one is back", level="warn")
@@ -197,12 +226,12 @@ class Worker:
             await self._jobs.write(lease, Change(events=[stopping]))
 
     async def _crashed(self, lease: Lease, job: Job, child: Child) -> None:
-        """The child ended without a last word: try again from the last checkpoint, a few times."""
+        """The child ended without a last word: try again from the last checkpoint, a few times without a new one."""
         crashes = job.result.get("crashes", 0) + 1
         reason = f"The job's process ended with status {child.status}"
         reason += " (killed: out of memory?)" if child.status == -9 else ""
         if crashes >= _MAX_CRASHES:
-            message = f"{reason}, {crashes} times; log.txt in its folder says more."
+            message = f"{reason}, {crashes} times without a new checkpoint; log.txt in its folder says more."
             await self._write(lease, failure({"code": "process_crashed", "message": message}))
             return
         again = NewEvent(message=f"{reason}; trying again from the last checkpoint", level="warn")

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Row, Select, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from brie_core.errors import InvalidRequest, LeaseLost, NotFound
+from brie_core.errors import Conflict, InvalidRequest, LeaseLost, NotFound
 from brie_core.identifiers import new_id
 from brie_core.store.aliases import point_alias
 from brie_core.store.database import Database, checkpoints, events, jobs
@@ -27,9 +27,11 @@ from brie_core.store.jobs import (
     NewEvent,
     is_final,
     may_move,
+    paused_from,
 )
 
 Clock = Callable[[], float]
+_VALIDATING = JobStatus.VALIDATING_FILES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,17 +113,51 @@ class JobStore:
     async def cancel(self, job_id: str, kind: JobKind) -> Job:
         """Cancel a job that is not finished; its worker finds itself fenced off. Raises NotFound or InvalidRequest."""
         async with self._database.write() as connection:
-            job = await _require(connection, job_id)
-            if job.kind is not kind:
-                raise _no_such_job(job_id)
+            job = await self._of_kind(connection, job_id, kind)
             if not may_move(job.status, JobStatus.CANCELLED):
                 raise InvalidRequest(
                     f"Job {job_id} is {job.status} and can no longer be cancelled.", code="job_already_finished"
                 )
-            values = {"status": JobStatus.CANCELLED, "finished_at": int(self._clock()), "lease_owner": None}
-            fence = {"lease_token": jobs.c.lease_token + 1}
-            await connection.execute(update(jobs).where(jobs.c.id == job_id).values(values | fence))
-            await self._insert_events(connection, job_id, [NewEvent(message="The job was cancelled")])
+            values = {"status": JobStatus.CANCELLED, "finished_at": int(self._clock())}
+            return await self._move(connection, job, values, "The job was cancelled", fence=True)
+
+    async def pause(self, job_id: str, kind: JobKind) -> Job:
+        """Pause a waiting job at once, ask the worker of a running one to; the same again changes nothing.
+
+        Raises NotFound, and InvalidRequest for a job that is finished.
+        """
+        async with self._database.write() as connection:
+            job = await self._of_kind(connection, job_id, kind)
+            status = paused_from(job.status)
+            if status is None:
+                raise InvalidRequest(f"Job {job_id} is {job.status}: it cannot be paused.", code="job_not_pausable")
+            if status is job.status:
+                return job
+            at_once = status is JobStatus.PAUSED
+            values = {"status": status, "result": {**job.result, "validated": job.status is not _VALIDATING}}
+            words = "The job is paused" if at_once else "The job is pausing: its worker writes a checkpoint"
+            return await self._move(connection, job, values, words, fence=at_once)
+
+    async def resume(self, job_id: str, kind: JobKind) -> Job:
+        """Put a paused job back into the queue; raises NotFound, and InvalidRequest for any other."""
+        async with self._database.write() as connection:
+            job = await self._of_kind(connection, job_id, kind)
+            if job.status is not JobStatus.PAUSED:
+                raise InvalidRequest(
+                    f"Job {job_id} is {job.status}, not paused: there is nothing to resume.", code="job_not_paused"
+                )
+            status = JobStatus.QUEUED if job.result.get("validated", True) else _VALIDATING
+            return await self._move(connection, job, {"status": status}, "The job is resumed", fence=True)
+
+    async def adopt(self, job_id: str, kind: JobKind, spec: Mapping[str, Any], created_at: int, attempt: int) -> Job:
+        """Write the row of a job whose folder came from elsewhere, paused behind its last attempt; raises Conflict."""
+        row: dict[str, Any] = {"id": job_id, "kind": kind, "status": JobStatus.PAUSED, "spec": dict(spec)}
+        row |= {"result": {}, "attempt": attempt, "created_at": created_at, "events_offset": 0}
+        async with self._database.write() as connection:
+            if (await connection.execute(select(jobs.c.id).where(jobs.c.id == job_id))).first() is not None:
+                raise Conflict(f"Job {job_id} is here already.", code="job_exists")
+            await connection.execute(insert(jobs).values(row | {"lease_token": 0, "lease_expires_at": 0.0}))
+            await self._insert_events(connection, job_id, [NewEvent(message="Adopted from a job folder")])
             return await _require(connection, job_id)
 
     async def claim(
@@ -139,12 +175,15 @@ class JobStore:
             row = (await connection.execute(claimed)).one_or_none()
         return None if row is None else (Lease(row.id, owner, row.lease_token), _job(row))
 
-    async def renew(self, lease: Lease, ttl: float) -> None:
-        """Hold the job for `ttl` seconds more; raises LeaseLost."""
+    async def renew(self, lease: Lease, ttl: float) -> JobStatus:
+        """Hold the job for `ttl` seconds more; returns its status, which others change. Raises LeaseLost."""
         async with self._database.write() as connection:
-            renewed = update(jobs).where(*_fence(lease)).values(lease_expires_at=self._clock() + ttl)
-            if (await connection.execute(renewed)).rowcount != 1:
-                raise _lost(lease)
+            values = {"lease_expires_at": self._clock() + ttl}
+            renewed = update(jobs).where(*_fence(lease)).values(values).returning(jobs.c.status)
+            status = (await connection.execute(renewed)).scalar_one_or_none()
+        if status is None:
+            raise _lost(lease)
+        return JobStatus(status)
 
     async def release(self, lease: Lease) -> None:
         """Give the job back, for any worker to claim at once; no error if it was lost already."""
@@ -189,6 +228,21 @@ class JobStore:
             query = query.where(checkpoints.c.step < bound)
         async with self._database.read() as connection:
             return [Checkpoint(**row._mapping) for row in (await connection.execute(query)).all()]
+
+    async def _of_kind(self, connection: AsyncConnection, job_id: str, kind: JobKind) -> Job:
+        job = await _require(connection, job_id)
+        if job.kind is not kind:
+            raise _no_such_job(job_id)
+        return job
+
+    async def _move(
+        self, connection: AsyncConnection, job: Job, values: Mapping[str, Any], words: str, *, fence: bool
+    ) -> Job:
+        """What a caller, not a worker, changes; `fence` takes the job out of its worker's hands."""
+        held = {"lease_owner": None, "lease_token": jobs.c.lease_token + 1} if fence else {}
+        await connection.execute(update(jobs).where(jobs.c.id == job.id).values({**values, **held}))
+        await self._insert_events(connection, job.id, [NewEvent(message=words)])
+        return await _require(connection, job.id)
 
     def _changed_columns(self, job: Job, change: Change) -> dict[str, Any]:
         plain = {"error": change.error, "attempt": change.attempt, "events_offset": change.events_offset}

@@ -19,18 +19,24 @@ class JobStatus(StrEnum):
     VALIDATING_FILES = "validating_files"
     QUEUED = "queued"
     RUNNING = "running"
+    PAUSING = "pausing"
+    """Its worker has still to write a checkpoint."""
+    PAUSED = "paused"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
 
 
+_S = JobStatus
 MOVES: Mapping[JobStatus, frozenset[JobStatus]] = {
-    JobStatus.VALIDATING_FILES: frozenset({JobStatus.QUEUED, JobStatus.FAILED, JobStatus.CANCELLED}),
-    JobStatus.QUEUED: frozenset({JobStatus.RUNNING, JobStatus.FAILED, JobStatus.CANCELLED}),
-    JobStatus.RUNNING: frozenset({JobStatus.QUEUED, JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED}),
-    JobStatus.SUCCEEDED: frozenset(),
-    JobStatus.FAILED: frozenset(),
-    JobStatus.CANCELLED: frozenset(),
+    _S.VALIDATING_FILES: frozenset({_S.QUEUED, _S.PAUSED, _S.FAILED, _S.CANCELLED}),
+    _S.QUEUED: frozenset({_S.RUNNING, _S.PAUSED, _S.FAILED, _S.CANCELLED}),
+    _S.RUNNING: frozenset({_S.QUEUED, _S.PAUSING, _S.SUCCEEDED, _S.FAILED, _S.CANCELLED}),
+    _S.PAUSING: frozenset({_S.PAUSED, _S.SUCCEEDED, _S.FAILED, _S.CANCELLED}),
+    _S.PAUSED: frozenset({_S.VALIDATING_FILES, _S.QUEUED, _S.CANCELLED}),
+    _S.SUCCEEDED: frozenset(),
+    _S.FAILED: frozenset(),
+    _S.CANCELLED: frozenset(),
 }
 
 ID_PREFIXES = {JobKind.FINE_TUNE: "ftjob", JobKind.EXPORT: "export"}
@@ -39,6 +45,13 @@ ID_PREFIXES = {JobKind.FINE_TUNE: "ftjob", JobKind.EXPORT: "export"}
 def may_move(source: JobStatus, target: JobStatus) -> bool:
     """Whether the table allows this move."""
     return target in MOVES[source]
+
+
+def paused_from(status: JobStatus) -> JobStatus | None:
+    """What a job in `status` becomes when it is asked to pause; itself if that was asked before, None if it cannot."""
+    if status in {JobStatus.PAUSING, JobStatus.PAUSED}:
+        return status
+    return next((target for target in (JobStatus.PAUSED, JobStatus.PAUSING) if may_move(status, target)), None)
 
 
 def is_final(status: JobStatus) -> bool:
