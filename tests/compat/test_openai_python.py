@@ -144,7 +144,7 @@ def test_a_finished_job_has_every_field(client: OpenAI, tuned: FineTuningJob) ->
 
 def test_events_page_by_themselves_newest_first_in_openais_order(client: OpenAI, tuned: FineTuningJob) -> None:
     events = list(client.fine_tuning.jobs.list_events(tuned.id, limit=2))
-    messages = [event.message for event in reversed(events)]
+    messages = [event.message for event in reversed(events) if event.level != "warn"]  # what the data are warned of
     assert messages[:4] == [
         "Created fine-tuning job",
         "Validating training file",

@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from brie_core.durable import write_file
 from brie_core.errors import InvalidAdapter, InvalidDataset, NotFound
 from brie_core.settings import Settings
 from brie_core.store.adapters import AdapterStore
 from brie_core.store.files import FileStore
+from brie_core.store.job_folder import describe_job
 from brie_core.store.job_store import Change, NewCheckpoint
 from brie_core.store.jobs import Job, JobStatus, NewEvent
 from brie_core.text.tokenizer import Tokenizer
@@ -26,7 +26,6 @@ from brie_trainer.kind import check_base
 from brie_trainer.told import change_of
 from brie_trainer.validation import check_files
 
-JOB_FILE = "job.json"
 _KEPT_CHECKPOINTS = 2
 _COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
 
@@ -53,9 +52,7 @@ class FineTuneKind:
         """
         folder = self.data_folder(job)
         folder.mkdir(parents=True, exist_ok=True)
-        if not (folder.parent / JOB_FILE).is_file():
-            told = {"id": job.id, "created_at": job.created_at, "spec": dict(job.spec)}
-            write_file(folder.parent / JOB_FILE, json.dumps(told, indent=2).encode())
+        describe_job(folder.parent, job)
         kept: dict[FileParam, Path] = {}
         for param in FILE_PARAMS:
             if (file_id := job.spec[param]) is not None:
@@ -68,7 +65,7 @@ class FineTuneKind:
         """Read and tokenise every row; raises InvalidDataset with the first that cannot be trained on."""
         kept = await self.keep_data(job)
         report = await asyncio.to_thread(self._check, job, kept)
-        warnings = [NewEvent(message=each.message, level=each.level) for each in report.findings]
+        warnings = [NewEvent(message=each.message, level="warn") for each in report.findings if each.level == "warn"]
         validated = NewEvent(message="Files validated, moving job to queued state")
         return Change(status=JobStatus.QUEUED, events=[*warnings, validated], result={"data": report.as_json()})
 

@@ -7,21 +7,16 @@ from litestar import Request, get, post
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from brie_core.errors import InvalidRequest, NotFound
-from brie_core.store.jobs import Checkpoint, Event, Job, JobKind, JobStatus, NewEvent
+from brie_core.store.job_folder import read_job_folder
+from brie_core.store.jobs import JobKind, JobStatus, NewEvent
 from brie_core.wire import Page, page_of
+from brie_server.api.fine_tuning_views import shown_checkpoint, shown_event, shown_job
 from brie_server.api.models import check_free_name
 from brie_server.api.services import Given, Services
-from brie_server.schema.fine_tuning import (
-    CreateJob,
-    FineTuningJob,
-    JobCheckpoint,
-    JobError,
-    JobEvent,
-    JobHyperparameters,
-    JobMethod,
-    JobSupervised,
-)
+from brie_server.schema.fine_tuning import CreateJob
+from brie_server.schema.fine_tuning_jobs import FineTuningJob, JobCheckpoint, JobEvent
 
+_HYPERPARAMETERS = ("n_epochs", "batch_size", "learning_rate_multiplier", "beta")
 Limit = Annotated[int, QueryParameter(ge=1, le=1000)]
 
 
@@ -30,16 +25,9 @@ async def create_job(data: JSONBody[CreateJob], services: Given) -> FineTuningJo
     """Write the job down; it is validated and trained by a worker."""
     services.unknown_fields.note(data)
     await _check(data, services)
-    base = services.trainable_base()
-    spec = data.model_dump(include={"model", "training_file", "validation_file", "suffix", "metadata"})
-    spec |= {
-        "seed": secrets.randbelow(2**31) if data.seed is None else data.seed,
-        "hyperparameters": data.chosen.model_dump(include={"n_epochs", "batch_size", "learning_rate_multiplier"}),
-        "brie": data.brie.model_dump(),
-        "base": {"id": base.id, "folder": str(base.folder), "digest": base.digest},
-    }
+    spec = await _spec(data, services)
     first = [NewEvent(message="Created fine-tuning job"), NewEvent(message="Validating training file")]
-    return _job(await services.jobs.create(JobKind.FINE_TUNE, spec, JobStatus.VALIDATING_FILES, first))
+    return shown_job(await services.jobs.create(JobKind.FINE_TUNE, spec, JobStatus.VALIDATING_FILES, first))
 
 
 @get("/fine_tuning/jobs", operation_id="listFineTuningJobs")
@@ -53,19 +41,35 @@ async def list_jobs(
         if key.startswith("metadata[")
     }
     found = await services.jobs.list(JobKind.FINE_TUNE, limit=limit + 1, after=after, metadata=wanted)
-    return page_of([_job(job) for job in found], limit)
+    return page_of([shown_job(job) for job in found], limit)
 
 
 @get("/fine_tuning/jobs/{job_id:str}", operation_id="retrieveFineTuningJob")
 async def retrieve_job(job_id: FromPath[str], services: Given) -> FineTuningJob:
     """One job."""
-    return _job(await services.jobs.get(job_id, JobKind.FINE_TUNE))
+    return shown_job(await services.jobs.get(job_id, JobKind.FINE_TUNE))
 
 
 @post("/fine_tuning/jobs/{job_id:str}/cancel", status_code=200, operation_id="cancelFineTuningJob")
 async def cancel_job(job_id: FromPath[str], services: Given) -> FineTuningJob:
     """Cancel a job that is not finished; its checkpoints stay."""
-    return _job(await services.jobs.cancel(job_id, JobKind.FINE_TUNE))
+    return shown_job(await services.jobs.cancel(job_id, JobKind.FINE_TUNE))
+
+
+@post("/fine_tuning/jobs/{job_id:str}/pause", status_code=200, operation_id="pauseFineTuningJob")
+async def pause_job(job_id: FromPath[str], services: Given) -> FineTuningJob:
+    """Stop a job behind a checkpoint, to be resumed; what waits is paused at once."""
+    return shown_job(await services.jobs.pause(job_id, JobKind.FINE_TUNE))
+
+
+@post("/fine_tuning/jobs/{job_id:str}/resume", status_code=200, operation_id="resumeFineTuningJob")
+async def resume_job(job_id: FromPath[str], services: Given) -> FineTuningJob:
+    """Go on with a paused job, or with one whose folder was moved here from another BRIE_HOME."""
+    try:
+        await services.jobs.get(job_id, JobKind.FINE_TUNE)
+    except NotFound:
+        await _adopt(job_id, services)
+    return shown_job(await services.jobs.resume(job_id, JobKind.FINE_TUNE))
 
 
 @get("/fine_tuning/jobs/{job_id:str}/events", operation_id="listFineTuningEvents")
@@ -75,7 +79,7 @@ async def list_events(
     """A page of a job's events, newest first."""
     await services.jobs.get(job_id, JobKind.FINE_TUNE)
     found = await services.jobs.events(job_id, limit=limit + 1, after=after)
-    return page_of([_event(event) for event in found], limit)
+    return page_of([shown_event(event) for event in found], limit)
 
 
 @get("/fine_tuning/jobs/{job_id:str}/checkpoints", operation_id="listFineTuningJobCheckpoints")
@@ -85,7 +89,7 @@ async def list_checkpoints(
     """A page of a job's checkpoints, newest first; each can be asked as a model."""
     await services.jobs.get(job_id, JobKind.FINE_TUNE)
     found = await services.jobs.checkpoints(job_id, limit=limit + 1, after=after)
-    return page_of([_checkpoint(checkpoint) for checkpoint in found], limit)
+    return page_of([shown_checkpoint(checkpoint) for checkpoint in found], limit)
 
 
 async def _check(data: CreateJob, services: Services) -> None:
@@ -96,12 +100,62 @@ async def _check(data: CreateJob, services: Services) -> None:
             param="model",
             code="model_not_found",
         )
+    _check_options(data, services)
     if data.suffix is not None:
         check_free_name(data.suffix, services, param="suffix")
     for param in ("training_file", "validation_file"):
         file_id = getattr(data, param)
         if file_id is not None:
             await _check_file(file_id, param, services)
+
+
+async def _spec(data: CreateJob, services: Services) -> dict[str, Any]:
+    """All that a worker is told; it never changes."""
+    base, start = services.trainable_base(), data.brie.from_checkpoint
+    return {
+        **data.model_dump(include={"model", "training_file", "validation_file", "suffix", "metadata"}),
+        "seed": secrets.randbelow(2**31) if data.seed is None else data.seed,
+        "method": data.method.type if data.method else "supervised",
+        "hyperparameters": {"beta": None} | data.chosen.model_dump(include=set(_HYPERPARAMETERS)),
+        "integrations": [],
+        "brie": data.brie.model_dump(),
+        "base": {"id": base.id, "folder": str(base.folder), "digest": base.digest},
+        "from_version": None if start is None else await _version_of(start, services),
+    }
+
+
+async def _version_of(name: str, services: Services) -> str:
+    """The adapter version to go on from, as the name stands now."""
+    try:
+        return (await services.aliases.get(name)).version
+    except NotFound as error:
+        raise NotFound(error.message, param="brie.from_checkpoint", code="model_not_found") from error
+
+
+async def _adopt(job_id: str, services: Services) -> None:
+    found, base = read_job_folder(services.settings.home / "jobs", job_id), services.trainable_base()
+    if found.spec["base"]["digest"] != base.digest:
+        raise InvalidRequest(
+            f"Job {job_id} is for {found.spec['base']['id']} with other weights than this server has.",
+            param="job_id",
+            code="base_model_changed",
+        )
+    spec = {**found.spec, "base": {"id": base.id, "folder": str(base.folder), "digest": base.digest}}
+    await services.jobs.adopt(job_id, JobKind.FINE_TUNE, spec, found.created_at, found.attempts)
+
+
+def _check_options(data: CreateJob, services: Services) -> None:
+    if data.brie.packing:
+        raise InvalidRequest(
+            "Sequences stand end to end here and are never padded, so there is nothing to pack: leave packing out.",
+            param="brie.packing",
+        )
+    if data.brie.quantization and services.settings.device not in {"auto", "cuda"}:
+        raise InvalidRequest(
+            f"A base of {data.brie.quantization} needs an NVIDIA GPU, and this trains on {services.settings.device}.",
+            param="brie.quantization",
+            code="quantization_unavailable",
+        )
 
 
 async def _check_file(file_id: str, param: str, services: Services) -> None:
@@ -115,50 +169,3 @@ async def _check_file(file_id: str, param: str, services: Services) -> None:
             param=param,
             code="invalid_file_purpose",
         )
-
-
-def _job(job: Job) -> FineTuningJob:
-    spec, result = job.spec, job.result
-    chosen = {name: value for name, value in spec["hyperparameters"].items() if value is not None}
-    hyperparameters = JobHyperparameters(**(chosen | result.get("hyperparameters", {})))
-    return FineTuningJob(
-        id=job.id,
-        created_at=job.created_at,
-        finished_at=job.finished_at,
-        estimated_finish=None if job.finished_at else result.get("estimated_finish"),
-        model=spec["model"],
-        fine_tuned_model=result.get("fine_tuned_model"),
-        result_files=result.get("result_files", []),
-        status=job.status,
-        training_file=spec["training_file"],
-        validation_file=spec["validation_file"],
-        trained_tokens=result.get("trained_tokens"),
-        error=None if job.error is None else JobError(**job.error),
-        seed=spec["seed"],
-        hyperparameters=hyperparameters,
-        method=JobMethod(supervised=JobSupervised(hyperparameters=hyperparameters)),
-        integrations=[],
-        metadata=spec["metadata"],
-    )
-
-
-def _event(event: Event) -> JobEvent:
-    return JobEvent(
-        id=event.id,
-        created_at=event.created_at,
-        level=event.level,
-        message=event.message,
-        type=event.type,
-        data=dict(event.data),
-    )
-
-
-def _checkpoint(checkpoint: Checkpoint) -> JobCheckpoint:
-    return JobCheckpoint(
-        id=checkpoint.id,
-        created_at=checkpoint.created_at,
-        fine_tuned_model_checkpoint=checkpoint.model,
-        fine_tuning_job_id=checkpoint.job_id,
-        metrics=dict(checkpoint.metrics),
-        step_number=checkpoint.step,
-    )

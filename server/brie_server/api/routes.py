@@ -43,6 +43,8 @@ V1 = [
     fine_tuning.list_jobs,
     fine_tuning.retrieve_job,
     fine_tuning.cancel_job,
+    fine_tuning.pause_job,
+    fine_tuning.resume_job,
     fine_tuning.list_events,
     fine_tuning.list_checkpoints,
     exports.create_export,

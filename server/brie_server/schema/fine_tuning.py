@@ -1,11 +1,11 @@
-"""/v1/fine_tuning on the wire, field by field as OpenAI has it; what is Brie's own stands in the object `brie`."""
+"""What starts a fine-tuning job, field by field as OpenAI has it; what is Brie's own stands in the object `brie`."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
-from brie_core.wire import Resource, Wire
-from brie_server.schema.common import Body, Metadata, Name, Number, Refused, StrictBody
+from brie_server.schema.common import Body, Metadata, Name, Number, Refused
+from brie_server.schema.training_options import BrieOptions
 
 
 def _auto(value: Any) -> Any:
@@ -20,6 +20,8 @@ _Auto = Literal["auto"] | None
 Epochs = Annotated[_Epochs | None, BeforeValidator(_auto, json_schema_input_type=_Epochs | _Auto)]
 BatchSize = Annotated[_BatchSize | None, BeforeValidator(_auto, json_schema_input_type=_BatchSize | _Auto)]
 Multiplier = Annotated[_Multiplier | None, BeforeValidator(_auto, json_schema_input_type=_Multiplier | _Auto)]
+_Beta = Annotated[float, Field(gt=0, le=2), Number]
+Beta = Annotated[_Beta | None, BeforeValidator(_auto, json_schema_input_type=_Beta | _Auto)]
 
 
 class Hyperparameters(Body):
@@ -30,28 +32,45 @@ class Hyperparameters(Body):
     learning_rate_multiplier: Multiplier = None
 
 
+class PreferenceHyperparameters(Hyperparameters):
+    """Those of a method that is held to a reference."""
+
+    beta: Beta = None
+
+
 class Supervised(Body):
     """Options of the method `supervised`."""
 
     hyperparameters: Hyperparameters = Hyperparameters()
 
 
+class Preference(Body):
+    """Options of the methods `dpo` and, Brie's own, `kto`."""
+
+    hyperparameters: PreferenceHyperparameters = PreferenceHyperparameters()
+
+
 class Method(Body):
     """How to train."""
 
-    type: Literal["supervised"]
-    supervised: Supervised = Supervised()
-    dpo: Refused = None
+    type: Literal["supervised", "dpo", "kto"]
+    supervised: Supervised | None = None
+    dpo: Preference | None = None
+    kto: Preference | None = None
     reinforcement: Refused = None
 
+    @model_validator(mode="after")
+    def _only_its_own_options(self) -> "Method":
+        for name in ("supervised", "dpo", "kto"):
+            if name != self.type and getattr(self, name) is not None:
+                raise ValueError(f"the method is {self.type}: options of {name} would be ignored, leave them out")
+        return self
 
-class BrieOptions(StrictBody):
-    """What OpenAI has no field for; None is auto."""
-
-    rank: Annotated[int, Field(ge=1, le=256), Number] | None = None
-    alpha: Annotated[int, Field(ge=1, le=4096), Number] | None = None
-    learning_rate: Annotated[float, Field(gt=0, le=1), Number] | None = None
-    max_length: Annotated[int, Field(ge=8), Number] | None = None
+    @property
+    def hyperparameters(self) -> Hyperparameters:
+        """Those of the method that is meant."""
+        options = getattr(self, self.type)
+        return options.hyperparameters if options else Hyperparameters()
 
 
 class CreateJob(Body):
@@ -74,84 +93,13 @@ class CreateJob(Body):
             raise ValueError("give hyperparameters inside method, or at the top without a method, not in both places")
         return self
 
+    @model_validator(mode="after")
+    def _early_stopping_has_something_to_look_at(self) -> "CreateJob":
+        if self.brie.early_stopping is not None and self.validation_file is None:
+            raise ValueError("brie.early_stopping looks at the validation loss: give a validation_file, too")
+        return self
+
     @property
     def chosen(self) -> Hyperparameters:
         """The hyperparameters, wherever they were given."""
-        return self.method.supervised.hyperparameters if self.method else self.hyperparameters or Hyperparameters()
-
-
-AutoOr = int | float | Literal["auto"]
-
-
-class JobHyperparameters(Wire):
-    """As OpenAI shows them: a number once it is known."""
-
-    n_epochs: AutoOr = "auto"
-    batch_size: AutoOr = "auto"
-    learning_rate_multiplier: AutoOr = "auto"
-
-
-class JobSupervised(Wire):
-    """Options of the method."""
-
-    hyperparameters: JobHyperparameters
-
-
-class JobMethod(Wire):
-    """How the job trains."""
-
-    type: Literal["supervised"] = "supervised"
-    supervised: JobSupervised
-
-
-class JobError(Wire):
-    """Why a job failed."""
-
-    code: str
-    message: str
-    param: str | None
-
-
-class FineTuningJob(Resource):
-    """A fine-tuning job."""
-
-    object: Literal["fine_tuning.job"] = "fine_tuning.job"
-    created_at: int
-    finished_at: int | None
-    estimated_finish: int | None
-    model: str
-    fine_tuned_model: str | None
-    organization_id: Literal["brie"] = "brie"
-    result_files: list[str]
-    status: str
-    training_file: str
-    validation_file: str | None
-    trained_tokens: int | None
-    error: JobError | None
-    seed: int
-    hyperparameters: JobHyperparameters
-    method: JobMethod
-    integrations: list[Any]
-    metadata: dict[str, str] | None
-
-
-class JobEvent(Resource):
-    """Something that happened to a job."""
-
-    object: Literal["fine_tuning.job.event"] = "fine_tuning.job.event"
-    created_at: int
-    level: str
-    message: str
-    type: str
-    data: dict[str, Any]
-
-
-class JobCheckpoint(Resource):
-    """A step of a job that can be asked as a model."""
-
-    object: Literal["fine_tuning.job.checkpoint"] = "fine_tuning.job.checkpoint"
-    created_at: int
-    fine_tuned_model_checkpoint: str
-    fine_tuning_job_id: str
-    metrics: dict[str, float]
-    step_number: int
+        return self.method.hyperparameters if self.method else self.hyperparameters or Hyperparameters()

@@ -1,0 +1,84 @@
+"""Rows of jobs, events and checkpoints as OpenAI shows them. Pure; it knows no store."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from brie_core.store.jobs import Checkpoint, Event, Job
+from brie_server.schema.fine_tuning_jobs import (
+    FineTuningJob,
+    JobCheckpoint,
+    JobDetails,
+    JobError,
+    JobEvent,
+    JobHyperparameters,
+    JobMethod,
+    JobPreference,
+    JobPreferenceHyperparameters,
+    JobSupervised,
+)
+
+
+def shown_job(job: Job) -> FineTuningJob:
+    spec, result = job.spec, job.result
+    given = {**spec["hyperparameters"], **result.get("hyperparameters", {})}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return FineTuningJob(
+        id=job.id,
+        created_at=job.created_at,
+        finished_at=job.finished_at,
+        estimated_finish=None if job.finished_at else result.get("estimated_finish"),
+        model=spec["model"],
+        fine_tuned_model=result.get("fine_tuned_model"),
+        result_files=result.get("result_files", []),
+        status=job.status,
+        training_file=spec["training_file"],
+        validation_file=spec["validation_file"],
+        trained_tokens=result.get("trained_tokens"),
+        error=None if job.error is None else JobError(**job.error),
+        seed=spec["seed"],
+        hyperparameters=JobHyperparameters(**_without_beta(chosen)),
+        method=_method(spec.get("method", "supervised"), chosen),
+        integrations=[],
+        metadata=spec["metadata"],
+        brie=_details(job),
+    )
+
+
+def _method(name: str, chosen: Mapping[str, Any]) -> JobMethod:
+    if name == "supervised":
+        hyperparameters = JobHyperparameters(**_without_beta(chosen))
+        return JobMethod(type="supervised", supervised=JobSupervised(hyperparameters=hyperparameters))
+    preference = JobPreference(hyperparameters=JobPreferenceHyperparameters(**chosen))
+    return JobMethod(type="dpo", dpo=preference) if name == "dpo" else JobMethod(type="kto", kto=preference)
+
+
+def _without_beta(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in chosen.items() if name != "beta"}
+
+
+def _details(job: Job) -> JobDetails:
+    asked = {name: value for name, value in job.spec["brie"].items() if value is not None and value is not False}
+    names = ("chosen", "estimate", "data", "best_step")
+    return JobDetails(options=asked, attempts=job.attempt, **{name: job.result.get(name) for name in names})
+
+
+def shown_event(event: Event) -> JobEvent:
+    return JobEvent(
+        id=event.id,
+        created_at=event.created_at,
+        level=event.level,
+        message=event.message,
+        type=event.type,
+        data=dict(event.data),
+    )
+
+
+def shown_checkpoint(checkpoint: Checkpoint) -> JobCheckpoint:
+    return JobCheckpoint(
+        id=checkpoint.id,
+        created_at=checkpoint.created_at,
+        fine_tuned_model_checkpoint=checkpoint.model,
+        fine_tuning_job_id=checkpoint.job_id,
+        metrics=dict(checkpoint.metrics),
+        step_number=checkpoint.step,
+    )
