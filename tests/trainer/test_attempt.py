@@ -30,8 +30,12 @@ def run(job: dict[str, Any], folder: Path, *, stop_after: int | None = None) -> 
     return events, attempt(folder, job, events.append, stopping)
 
 
-def tensors(folder: str | Path) -> dict[str, bytes]:
-    return {name: tensor.tobytes() for name, tensor in load_file(Path(folder) / "adapter_model.safetensors").items()}
+def adapter(folder: Path, last: Event) -> Any:
+    return load_file(folder / "checkpoints" / f"checkpoint-{last['step']}" / "adapter_model.safetensors")
+
+
+def bits(folder: Path, last: Event) -> dict[str, bytes]:
+    return {name: tensor.tobytes() for name, tensor in adapter(folder, last).items()}
 
 
 def test_a_run_tells_its_steps_and_leaves_an_adapter(tiny_model: Path, tmp_path: Path) -> None:
@@ -44,7 +48,7 @@ def test_a_run_tells_its_steps_and_leaves_an_adapter(tiny_model: Path, tmp_path:
     losses = [m["valid_loss"] for m in metrics if "valid_loss" in m]
     assert losses[-1] < losses[0]
     assert last["type"] == "result" and last["step"] == 6
-    assert Path(last["folder"], "adapter_config.json").is_file()
+    assert adapter(tmp_path, last)
     assert last["provenance"]["history"] == metrics
 
 
@@ -55,10 +59,10 @@ def test_a_stopped_run_goes_on_to_the_same_adapter_bit_for_bit(tiny_model: Path,
     assert stopped == {"type": "stopped", "step": 4}
     events, last = run(job_of(tmp_path / "2", tiny_model, spec, earlier=[tmp_path / "1"]), tmp_path / "2")
     assert any(event.get("message") == "Resumed from step 4" for event in events)
-    assert tensors(last["folder"]) == tensors(whole["folder"])
+    assert bits(tmp_path / "2", last) == bits(tmp_path / "whole", whole)
 
 
-@pytest.mark.parametrize("failing", range(1, 6))
+@pytest.mark.parametrize("failing", range(1, 9))
 def test_memory_running_out_at_any_call_changes_nothing_but_the_micro_batch(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
 ) -> None:
@@ -67,10 +71,10 @@ def test_memory_running_out_at_any_call_changes_nothing_but_the_micro_batch(
     fail_at(monkeypatch, lambda call, _: call == failing)
     events, last = run(job_of(tmp_path / "f", tiny_model, spec, validation=CHATS[:3]), tmp_path / "f")
     warned = [event["message"] for event in events if event.get("level") == "warn"]
-    assert len(warned) == 1 and warned[0].startswith("Out of memory"), warned
-    for name, tensor in load_file(Path(last["folder"]) / "adapter_model.safetensors").items():
-        expected = load_file(Path(plain["folder"]) / "adapter_model.safetensors")[name]
-        assert abs(tensor - expected).max() < 2e-5, name
+    assert len(warned) == 1 and "memory" in warned[0], warned
+    expected = adapter(tmp_path / "p", plain)
+    for name, tensor in adapter(tmp_path / "f", last).items():
+        assert abs(tensor - expected[name]).max() < 2e-5, name
 
 
 def assert_near(record: dict[str, Any], expected: dict[str, Any], rel: float) -> None:
@@ -125,7 +129,7 @@ def test_early_stopping_publishes_the_best_and_stops(tiny_model: Path, tmp_path:
     losses = {e["data"]["step"]: e["data"]["valid_loss"] for e in events if "valid_loss" in e.get("data", {})}
     best = min((step for step in losses if step), key=losses.__getitem__)
     assert last["step"] == best < max(losses) < 40
-    assert Path(last["folder"]).name == f"checkpoint-{best}"
+    assert adapter(tmp_path, last)
     assert [e["step"] for e in events if e["type"] == "checkpoint" and e["best"]][-1] == best
 
 

@@ -1,34 +1,38 @@
 """One attempt at a job, from its contract to its last event: what is decided before the first step, then the loop.
 
+    job.json -> rows -> hyperparameters -> plan -> model -> estimate -> loop -> result
+
 It knows the job's spec and folders; it opens no database and starts no process.
 """
 
-import platform
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from brie_core import __version__
-from brie_core.errors import InvalidDataset
+from brie_core.errors import BrieError
 from brie_core.text.tokenizer import Tokenizer
-from brie_core.weights.base_model import file_digest, read_json
+from brie_core.weights.base_model import BaseModel
 from brie_trainer import checkpoint
 from brie_trainer.checkpoint import Progress
-from brie_trainer.dataset import FileParam, read_conversations, read_preferences, read_ratings
 from brie_trainer.device import choose_device, choose_dtype
-from brie_trainer.examples import TokenCounts
+from brie_trainer.device_memory import free_memory
+from brie_trainer.estimate import Estimate, estimate
+from brie_trainer.forecast import longest_of, measure, shape_of
 from brie_trainer.hyperparameters import Hyperparameters, choose
-from brie_trainer.labels import build_examples, build_pairs, build_rated
+from brie_trainer.job_rows import Item, Rows, read_rows
 from brie_trainer.loop import EarlyStopping, Loop, Run, trained_tokens
+from brie_trainer.memory_errors import give_back, within_memory
 from brie_trainer.model import LoraModel, load
-from brie_trainer.objective import Desirability, Item, Objective, Preference, Supervised
+from brie_trainer.objective import Desirability, Objective, Preference, Supervised
+from brie_trainer.plan import Plan, Shape, plan
 from brie_trainer.processes import Processes
+from brie_trainer.provenance import facts_of
 from brie_trainer.reporting import Reporter
 from brie_trainer.schedule import Schedule
 
@@ -36,60 +40,61 @@ Event = dict[str, Any]
 Emit = Callable[[Event], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rows:
-    """The job's data, ready to train on."""
+class InsufficientStorage(BrieError):
+    """The disk is too full for what a run would leave on it."""
 
-    training: Sequence[Item]
-    validation: Sequence[Item]
-    counts: TokenCounts
+    default_code = "insufficient_storage"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """All that is settled before a model is loaded."""
+
+    job: Mapping[str, Any]
+    folder: Path
+    rows: Rows
+    chosen: Hyperparameters
+    schedule: Schedule
+    device: str
+    dtype: str
+    attempts: Sequence[Path]
+    resume_from: Path | None
+    shape: Shape
+    plan: Plan
+    free: int
+
+    def progress(self) -> Progress:
+        """Where the run stands: as its last checkpoint says, or at its beginning."""
+        if self.resume_from is not None:
+            return checkpoint.read_progress(self.resume_from)
+        planned = self.plan
+        return Progress(
+            token_cap=planned.token_cap,
+            evaluation_tokens=planned.evaluation_tokens,
+            gradient_checkpointing=planned.gradient_checkpointing,
+        )
 
 
 def attempt(folder: Path, job: Mapping[str, Any], emit: Emit, stopping: Callable[[], bool]) -> Event:
     """Train as `job` says; returns the attempt's last event."""
-    base, spec = Path(job["base"]["folder"]), job["spec"]
-    config, tokenizer = read_json(base / "config.json"), Tokenizer(base)
-    rows = _rows(job, tokenizer, min(spec["brie"]["max_length"] or sys.maxsize, int(config["max_position_embeddings"])))
-    chosen = choose(spec, num_examples=len(rows.training), longest=rows.counts.longest, config=config)
+    tokenizer = Tokenizer(Path(job["base"]["folder"]))
+    decided = decide(folder, job, tokenizer)
+    chosen, schedule, rows = decided.chosen, decided.schedule, decided.rows
     emit({"type": "started", "hyperparameters": asdict(chosen), "counts": asdict(rows.counts)})
-    for text in _warnings(rows.counts, chosen.max_length):
-        emit({"type": "message", "level": "warn", "message": text})
-    device = choose_device(job["device"])
-    dtype = choose_dtype(job["dtype"], device)
-    attempts = [folder, *map(Path, job["earlier"])]
-    resume_from = checkpoint.newest(attempts)
-    schedule = Schedule(
-        num_examples=len(rows.training),
-        batch_size=chosen.batch_size,
-        n_epochs=chosen.n_epochs,
-        seed=spec["seed"],
-        learning_rate=chosen.learning_rate,
-        eval_steps=chosen.eval_steps,
-        save_steps=chosen.save_steps,
-    )
-    progress = checkpoint.read_progress(resume_from) if resume_from else _fresh_progress()
-    processes = Processes.join(device)
-    model = _load(job, chosen, dtype, str(processes.device), gradient_checkpointing=progress.gradient_checkpointing)
-    facts = _facts(job, chosen, rows.counts, tokenizer, {"seed": spec["seed"], "device": device, "dtype": dtype})
+    progress, processes = decided.progress(), Processes.join(decided.device)
+    model = _load(decided, str(processes.device), gradient_checkpointing=progress.gradient_checkpointing)
+    if decided.resume_from is None:
+        _tell(_forecast(decided, model, processes), emit)
+    if job["spec"]["brie"]["dry_run"]:
+        return {"type": "result", "step": 0}
+    facts = facts_of(job, chosen, rows.counts, tokenizer, {"seed": schedule.seed, **_machine(decided)})
     reporter = Reporter(
         emit=lambda event: emit(_with_facts(event, facts)),
         progress=progress,
         schedule=schedule,
-        tokens_of=lambda step: _tokens_of(rows.training, schedule.examples_of(step)),
+        tokens_of=lambda step: _tokens_of([rows.training[number] for number in schedule.examples_of(step)]),
     )
-    run = Run(
-        output=folder,
-        attempts=attempts,
-        training=rows.training,
-        validation=rows.validation,
-        schedule=schedule,
-        objective=_objective(chosen),
-        early_stopping=_early_stopping(spec),
-        resume_from=resume_from,
-        processes=processes,
-        at_start=lambda: _at_start(model, job["from_adapter"]),
-    )
-    outcome = Loop(run, model, progress, reporter, stopping).run()
+    outcome = Loop(_run_of(decided, model, processes), model, progress, reporter, stopping).run()
     if outcome is None:
         return {"type": "stopped", "step": progress.step}
     return {
@@ -100,32 +105,116 @@ def attempt(folder: Path, job: Mapping[str, Any], emit: Emit, stopping: Callable
     }
 
 
-def _with_facts(event: Event, facts: Mapping[str, Any]) -> Event:
-    """A checkpoint is published like a result, so it must tell as much."""
-    if event["type"] != "checkpoint":
-        return event
-    return {**event, "provenance": {**facts, "step": event["step"], "history": event.pop("history")}}
+def decide(folder: Path, job: Mapping[str, Any], tokenizer: Tokenizer) -> Decided:
+    """Read the data and settle everything; raises InvalidDataset, DoesNotFit."""
+    spec, base = job["spec"], BaseModel(job["base"]["id"], Path(job["base"]["folder"]), job["base"]["digest"])
+    rows = read_rows(job, tokenizer, min(spec["brie"]["max_length"] or sys.maxsize, base.context_length))
+    chosen = choose(spec, num_examples=len(rows.training), longest=rows.counts.longest, config=base.config)
+    device = choose_device(job["device"])
+    dtype = choose_dtype(job["dtype"], device)
+    attempts = [folder, *map(Path, job["earlier"])]
+    shape, free = shape_of(base, chosen), free_memory(device)
+    return Decided(
+        job=job,
+        folder=folder,
+        rows=rows,
+        chosen=chosen,
+        schedule=_schedule(chosen, num_examples=len(rows.training), seed=spec["seed"]),
+        device=device,
+        dtype=dtype,
+        attempts=attempts,
+        resume_from=checkpoint.newest(attempts),
+        shape=shape,
+        plan=plan(
+            shape,
+            longest=longest_of([*rows.training, *rows.validation]),
+            dtype=dtype,
+            device=device,
+            free=free,
+            checkpointing=spec["brie"]["gradient_checkpointing"],
+        ),
+        free=free,
+    )
 
 
-def _fresh_progress() -> Progress:
-    return Progress(token_cap=2048, evaluation_tokens=2048, gradient_checkpointing=False)
+def _schedule(chosen: Hyperparameters, *, num_examples: int, seed: int) -> Schedule:
+    return Schedule(
+        num_examples=num_examples,
+        batch_size=chosen.batch_size,
+        n_epochs=chosen.n_epochs,
+        seed=seed,
+        learning_rate=chosen.learning_rate,
+        eval_steps=chosen.eval_steps,
+        save_steps=chosen.save_steps,
+    )
 
 
-def _load(
-    job: Mapping[str, Any], chosen: Hyperparameters, dtype: str, device: str, *, gradient_checkpointing: bool
-) -> LoraModel:
+def _load(decided: Decided, device: str, *, gradient_checkpointing: bool) -> LoraModel:
+    job, chosen = decided.job, decided.chosen
     return load(
         Path(job["base"]["folder"]),
         rank=chosen.rank,
         alpha=chosen.alpha,
         dropout=chosen.dropout,
         target_modules=chosen.target_modules,
-        dtype=dtype,
+        dtype=decided.dtype,
         device=device,
         gradient_checkpointing=gradient_checkpointing,
         quantization=job["spec"]["brie"]["quantization"],
         from_adapter=Path(job["from_adapter"]) if job["from_adapter"] else None,
-        seed=job["spec"]["seed"],
+        seed=decided.schedule.seed,
+    )
+
+
+def _tell(expected: Estimate | None, emit: Emit) -> None:
+    if expected is None:
+        told = "The run could not be estimated: one micro-batch alone took all the memory; smaller ones are tried now"
+        emit({"type": "message", "level": "warn", "message": told})
+    else:
+        emit({"type": "estimate", "estimate": expected.as_json()})
+        emit({"type": "message", "message": f"Estimate: {expected.in_words()}"})
+
+
+def _forecast(decided: Decided, model: LoraModel, processes: Processes) -> Estimate | None:
+    """Measured on the device; raises InsufficientStorage when the disk cannot hold what the run leaves."""
+    speed = within_memory(lambda: measure(model, decided.rows.training))
+    if speed is None:
+        give_back(model.device)
+        return None
+    expected = estimate(
+        decided.rows.counts,
+        decided.schedule,
+        decided.plan,
+        speed,
+        validation_tokens=_tokens_of(decided.rows.validation),
+        adapter_bytes=4 * sum(parameter.numel() for parameter in model.parameters.values()),
+        free=decided.free,
+        device=decided.device,
+        dtype=decided.dtype,
+        processes=processes.count,
+    )
+    left = shutil.disk_usage(decided.folder).free
+    if left < expected.disk_bytes:
+        raise InsufficientStorage(
+            f"The run's checkpoints need {expected.disk_bytes / 2**20:.0f} MiB of disk, and {left / 2**20:.0f} MiB are "
+            "free: make room, or save less often (brie.save_steps)."
+        )
+    return expected
+
+
+def _run_of(decided: Decided, model: LoraModel, processes: Processes) -> Run:
+    given = decided.job["spec"]["brie"]["early_stopping"]
+    return Run(
+        output=decided.folder,
+        attempts=decided.attempts,
+        training=decided.rows.training,
+        validation=decided.rows.validation,
+        schedule=decided.schedule,
+        objective=_objective(decided.chosen),
+        early_stopping=EarlyStopping(**given) if given else None,
+        resume_from=decided.resume_from,
+        processes=processes,
+        at_start=lambda: _at_start(model, decided.job["from_adapter"]),
     )
 
 
@@ -137,11 +226,6 @@ def _objective(chosen: Hyperparameters) -> Objective:
             return Desirability(beta)
         case _:
             return Supervised()
-
-
-def _early_stopping(spec: Mapping[str, Any]) -> EarlyStopping | None:
-    given = spec["brie"]["early_stopping"]
-    return EarlyStopping(**given) if given else None
 
 
 @contextmanager
@@ -161,68 +245,16 @@ def _at_start(model: LoraModel, from_adapter: str | None) -> Iterator[None]:
                 tensor.copy_(now[name])
 
 
-def _tokens_of(items: Sequence[Item], numbers: Sequence[int]) -> int:
-    return sum(len(sequence.input_ids) for number in numbers for sequence in items[number].sequences)
+def _with_facts(event: Event, facts: Mapping[str, Any]) -> Event:
+    """A checkpoint is published like a result, so it must tell as much."""
+    if event["type"] != "checkpoint":
+        return event
+    return {**event, "provenance": {**facts, "step": event["step"], "history": event.pop("history")}}
 
 
-def _rows(job: Mapping[str, Any], tokenizer: Tokenizer, limit: int) -> Rows:
-    training, counts = _items(job, "training_file", tokenizer, limit)
-    validation = _items(job, "validation_file", tokenizer, limit)[0] if job["validation_file"] else []
-    return Rows(training=training, validation=validation, counts=counts)
+def _machine(decided: Decided) -> dict[str, str]:
+    return {"device": decided.device, "dtype": decided.dtype}
 
 
-def _items(
-    job: Mapping[str, Any], param: FileParam, tokenizer: Tokenizer, limit: int
-) -> tuple[Sequence[Item], TokenCounts]:
-    file = Path(job[param])
-    items: Sequence[Item]
-    match job["spec"]["method"]:
-        case "dpo":
-            items, counts = build_pairs(read_preferences(file, param), tokenizer, limit)
-        case "kto":
-            items, counts = build_rated(read_ratings(file, param), tokenizer, limit)
-        case _:
-            items, counts = build_examples(read_conversations(file, param), tokenizer, limit)
-    if not items:
-        raise InvalidDataset(
-            f"No example of the {param.replace('_', ' ')} has an assistant token within {limit} tokens: "
-            "raise max_length.",
-            param=param,
-            code=f"invalid_{param}",
-        )
-    return items, counts
-
-
-def _warnings(counts: TokenCounts, max_length: int) -> Iterator[str]:
-    if counts.truncated:
-        share = counts.truncated / (counts.tokens + counts.truncated)
-        yield f"{share:.1%} of the training tokens lie beyond {max_length} tokens and were cut off"
-    if counts.dropped:
-        yield f"{counts.dropped} examples have no assistant token within {max_length} tokens and were left out"
-
-
-def _facts(
-    job: Mapping[str, Any],
-    chosen: Hyperparameters,
-    counts: TokenCounts,
-    tokenizer: Tokenizer,
-    machine: Mapping[str, Any],
-) -> dict[str, Any]:
-    return {
-        "job_id": job["job_id"],
-        "training": {**asdict(chosen), **machine},
-        "counts": asdict(counts),
-        "tokenizer": {"digest": tokenizer.digest, "chat_template_digest": tokenizer.template_digest},
-        "datasets": _datasets(job),
-        "software": _software(),
-    }
-
-
-def _datasets(job: Mapping[str, Any]) -> dict[str, Any]:
-    files = {param: Path(job[param]) for param in ("training_file", "validation_file") if job[param]}
-    return {param: {"file_id": job["spec"][param], "sha256": file_digest(file)} for param, file in files.items()}
-
-
-def _software() -> dict[str, str]:
-    names = ("torch", "transformers", "peft", "accelerate")
-    return {"brie": __version__, "python": platform.python_version(), **{name: version(name) for name in names}}
+def _tokens_of(items: Sequence[Item]) -> int:
+    return sum(len(sequence.input_ids) for item in items for sequence in item.sequences)

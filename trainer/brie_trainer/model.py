@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, TaskType
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -189,11 +189,12 @@ def load(  # noqa: PLR0913  # what a model is loaded by
     targets = list(target_modules or _all_linear(whole))
     given = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, lora_dropout=dropout)
     config = _config_of(from_adapter) if from_adapter else given
-    config.task_type, config.base_model_name_or_path = "CAUSAL_LM", base.name
+    config.task_type = TaskType.CAUSAL_LM
     _check_targets(whole, config)
     torch.manual_seed(seed)
     own = whole.config.model_type in FAMILIES and not config.lora_dropout and quantization is None
     body: Body = OwnBody(Decoder(whole), config, device) if own else PeftBody(whole, config)
+    config.base_model_name_or_path = base.name
     softcap = getattr(whole.config, "final_logit_softcapping", None)
     model = LoraModel(body, whole.get_output_embeddings(), softcap, config)
     if from_adapter is not None:

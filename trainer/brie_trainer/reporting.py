@@ -9,6 +9,7 @@ from typing import Any
 from brie_trainer.checkpoint import Progress
 from brie_trainer.objective import Sums
 from brie_trainer.schedule import Schedule
+from brie_trainer.wakefulness import Wakefulness
 
 Emit = Callable[[dict[str, Any]], None]
 
@@ -22,9 +23,11 @@ class Reporter:
     schedule: Schedule
     tokens_of: Callable[[int], int]
     """How many tokens a step is, padding not counted."""
-    seconds: dict[str, float] = field(default_factory=lambda: {"steps": 0.0, "validating": 0.0, "saving": 0.0})
+    seconds: float = 0.0
+    """Of all steps of this attempt; a machine that sleeps does not count them."""
     tokens: int = 0
-    began: float = 0.0
+    last: dict[str, float] = field(default_factory=lambda: {"validating": 0.0, "saving": 0.0})
+    watch: Wakefulness = field(default_factory=Wakefulness)
 
     def message(self, text: str, *, level: str = "info") -> None:
         """Words for whoever follows the job."""
@@ -32,11 +35,14 @@ class Reporter:
 
     def step_begins(self) -> None:
         """From here on a step's time counts."""
-        self.began = time.monotonic()
+        self.watch.begin()
 
     def step_ended(self, step: int, sums: Sums, norm: float) -> None:
         """One metrics event per step."""
-        self.seconds["steps"] += time.monotonic() - self.began
+        seconds, noticed = self.watch.end()
+        self.seconds += seconds
+        if noticed:
+            self.message(f"Step {step}: {noticed}", level="warn")
         self.tokens += self.tokens_of(step)
         metrics = {
             "train_loss": sums.mean("loss", "weight"),
@@ -46,7 +52,7 @@ class Reporter:
             "learning_rate": self.schedule.rate_of(step),
             "grad_norm": norm,
             "epoch": round(self.schedule.epoch_after(step), 3),
-            "tokens_per_second": round(self.tokens / max(self.seconds["steps"], 1e-9), 1),
+            "tokens_per_second": round(self.tokens / max(self.seconds, 1e-9), 1),
             "eta_seconds": self._seconds_left(step),
         }
         self._report(step, metrics)
@@ -92,11 +98,15 @@ class Reporter:
     def _timed(self, what: str) -> Iterator[None]:
         began = time.monotonic()
         yield
-        self.seconds[what] += time.monotonic() - began
+        self.last[what] = time.monotonic() - began
 
     def _seconds_left(self, step: int) -> float:
-        pace = self.seconds["steps"] / max(self.tokens, 1)
-        return round(pace * sum(map(self.tokens_of, range(step + 1, self.schedule.total_steps + 1))), 1)
+        """Tokens at the pace so far, validations and checkpoints at what the last ones took."""
+        ahead = range(step + 1, self.schedule.total_steps + 1)
+        steps = self.seconds / max(self.tokens, 1) * sum(map(self.tokens_of, ahead))
+        validating = self.last["validating"] * sum(map(self.schedule.evaluates_after, range(step, ahead.stop)))
+        saving = self.last["saving"] * sum(map(self.schedule.saves_after, range(step, ahead.stop)))
+        return round(steps + validating + saving, 1)
 
     def _report(self, step: int, metrics: Mapping[str, Any]) -> None:
         told = {name: value for name, value in metrics.items() if value is not None}

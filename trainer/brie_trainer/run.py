@@ -19,6 +19,7 @@ from brie_core.errors import BrieError
 from brie_core.libraries import prepare_libraries
 from brie_core.lifeline import die_with_parent
 from brie_core.weights.base_model import read_json
+from brie_trainer.wakefulness import keep_awake
 
 
 class StopSignal:
@@ -42,6 +43,7 @@ def main(folder: Path) -> int:
     job = read_json(folder / "job.json")
     if (count := job["spec"]["brie"]["num_processes"] or 1) > 1 and not launched:
         launch(folder, count)
+    keep_awake()
     speaks = os.environ.get("RANK", "0") == "0"
     with (folder / "events.jsonl" if speaks else Path(os.devnull)).open("a", buffering=1) as events:
 
