@@ -2,8 +2,8 @@
 
     python benchmarks/training.py ROWS.jsonl [--epochs 2] [--rounds 1]
 
-The recipe is TRL's SFTTrainer as its author wrote it: batch 2 x 4, 1,024 tokens, rank 16 on q and v, gradient checkpointing,
-float32. Brie is told epochs and nothing else. Both train on all rows but the last fifth; one and the same evaluator, of
+The recipe is TRL's SFTTrainer as its author wrote it: batch 2 x 4, 1,024 tokens, rank 16 on q and v, gradient
+checkpointing, float32. Brie is told epochs and nothing else. Both train on all rows but the last fifth; one and the same evaluator, of
 transformers and PEFT alone, then judges both adapters on that fifth: loss per assistant token. Tokens are counted
 without padding, over the time of steps alone, and over whole processes.
 """
@@ -94,7 +94,8 @@ def recipe(rows: Path, epochs: int) -> None:
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, TrainerCallback
-    from trl import SFTConfig, SFTTrainer
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
 
     base, out = os.environ["BENCHMARK_BASE"], Path(os.environ["BENCHMARK_OUT"])
     tokenizer = PreTrainedTokenizerFast.from_pretrained(base)
@@ -131,14 +132,14 @@ def brie(rows: Path, epochs: int) -> None:
     from brie_trainer.attempt import attempt
 
     base, out = Path(os.environ["BENCHMARK_BASE"]), Path(os.environ["BENCHMARK_OUT"])
-    names = ("rank", "alpha", "dropout", "target_modules", "learning_rate", "eval_steps", "save_steps", "quantization",
-             "early_stopping", "save_total_limit", "packing", "from_checkpoint", "gradient_checkpointing", "num_processes")  # fmt: skip
+    names = "rank alpha dropout target_modules learning_rate eval_steps save_steps quantization early_stopping"
+    names += " save_total_limit packing from_checkpoint gradient_checkpointing num_processes"
     spec = {
         "method": "supervised", "seed": 1, "training_file": "", "validation_file": None,
         "hyperparameters": {"n_epochs": epochs, "batch_size": None, "learning_rate_multiplier": None, "beta": None},
-        "brie": {**dict.fromkeys(names), "max_length": 1024, "dry_run": False},
+        "brie": {**dict.fromkeys(names.split()), "max_length": 1024, "dry_run": False},
     }  # fmt: skip
-    job = {
+    job: dict[str, Any] = {
         "job_id": "ftjob-benchmark", "spec": spec, "device": "cpu", "dtype": "float32", "earlier": [],
         "base": {"id": "base", "folder": str(base), "digest": "0"}, "from_adapter": None,
         "training_file": str(rows), "validation_file": None,

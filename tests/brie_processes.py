@@ -59,6 +59,16 @@ class BrieProcesses:
                 found |= {word for word in process.info["cmdline"] or [] if word.startswith("brie_")}
         return found
 
+    def start_another_worker(self) -> None:
+        """A second one over the same home."""
+        with (self.home / "another_worker.log").open("ab") as log:
+            command = [sys.executable, "-m", "brie_trainer"]
+            self._processes["another"] = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
+
+    def send(self, module: str, number: int) -> None:
+        """A signal."""
+        self._processes[module].send_signal(number)
+
     def kill(self, module: str) -> None:
         """kill -9."""
         process = self._processes.pop(module)

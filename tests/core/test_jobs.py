@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from brie_core.errors import InvalidRequest, LeaseLost, NotFound
+from brie_core.errors import Conflict, InvalidRequest, LeaseLost, NotFound
 from brie_core.store.database import Database
 from brie_core.store.job_store import Change, JobStore, NewCheckpoint
 from brie_core.store.jobs import MOVES, Event, Job, JobKind, JobStatus, NewEvent, is_final, may_move
@@ -177,3 +177,61 @@ async def test_jobs_are_listed_newest_first_and_by_metadata(store: JobStore) -> 
     after = await store.list(JobKind.FINE_TUNE, limit=2, after=newest_first[1])
     assert [job.id for job in after] == newest_first[2:]
     assert [job.id for job in await store.list(JobKind.FINE_TUNE, limit=9, metadata={"n": "1"})] == [made[1].id]
+
+
+async def test_a_waiting_job_is_paused_at_once_and_resumed_where_it_was(store: JobStore) -> None:
+    for status in (JobStatus.VALIDATING_FILES, QUEUED):
+        job = await store.create(FINE_TUNE, {}, status, [])
+        assert (await store.pause(job.id, FINE_TUNE)).status is JobStatus.PAUSED
+        assert (await store.resume(job.id, FINE_TUNE)).status is status
+        await store.cancel(job.id, FINE_TUNE)
+
+
+async def test_a_paused_job_is_claimed_by_nobody_who_wants_work(store: JobStore) -> None:
+    job = await queued(store)
+    await store.pause(job.id, FINE_TUNE)
+    assert await store.claim("w", FINE_TUNE, (QUEUED, RUNNING, JobStatus.PAUSING), 10) is None
+    await store.resume(job.id, FINE_TUNE)
+    assert await store.claim("w", FINE_TUNE, (QUEUED, RUNNING, JobStatus.PAUSING), 10) is not None
+
+
+async def test_a_running_job_is_asked_and_its_worker_learns_of_it_at_renewal(store: JobStore) -> None:
+    job = await queued(store)
+    claimed = await store.claim("w", FINE_TUNE, (QUEUED,), 10)
+    assert claimed is not None
+    lease = claimed[0]
+    await store.write(lease, Change(status=RUNNING, attempt=1))
+    assert await store.renew(lease, 10) is RUNNING
+    assert (await store.pause(job.id, FINE_TUNE)).status is JobStatus.PAUSING
+    assert (await store.pause(job.id, FINE_TUNE)).status is JobStatus.PAUSING
+    assert await store.renew(lease, 10) is JobStatus.PAUSING
+    assert (await store.write(lease, Change(status=JobStatus.PAUSED))).status is JobStatus.PAUSED
+    told = [event.message for event in await all_events(store, job.id)]
+    assert told[1:] == ["The job is pausing: its worker writes a checkpoint"]
+
+
+async def test_what_cannot_be_paused_or_resumed_is_refused_by_a_code(store: JobStore) -> None:
+    job = await queued(store)
+    with pytest.raises(InvalidRequest) as refused:
+        await store.resume(job.id, FINE_TUNE)
+    assert refused.value.code == "job_not_paused"
+    await store.cancel(job.id, FINE_TUNE)
+    with pytest.raises(InvalidRequest) as refused:
+        await store.pause(job.id, FINE_TUNE)
+    assert refused.value.code == "job_not_pausable"
+
+
+async def test_a_pause_takes_a_waiting_job_out_of_the_hands_that_held_it(store: JobStore) -> None:
+    job = await store.create(FINE_TUNE, {}, JobStatus.VALIDATING_FILES, [])
+    claimed = await store.claim("w", FINE_TUNE, (JobStatus.VALIDATING_FILES,), 10)
+    assert claimed is not None
+    await store.pause(job.id, FINE_TUNE)
+    with pytest.raises(LeaseLost):
+        await store.write(claimed[0], Change(status=QUEUED))
+
+
+async def test_an_adopted_job_is_paused_behind_its_last_attempt(store: JobStore) -> None:
+    job = await store.adopt("ftjob-0123456789", FINE_TUNE, {"model": "m"}, 900, 3)
+    assert (job.status, job.attempt, job.created_at, job.events_offset) == (JobStatus.PAUSED, 3, 900, 0)
+    with pytest.raises(Conflict):
+        await store.adopt("ftjob-0123456789", FINE_TUNE, {"model": "m"}, 900, 3)

@@ -143,8 +143,14 @@ def _layer(number: int, block: Any) -> Layer:
         mlp_norm_H=block.post_attention_layernorm.weight,
         q_norm_D=None if q_norm is None else q_norm.weight,
         k_norm_D=None if k_norm is None else k_norm.weight,
-        window=int(getattr(mixer, "sliding_window", None) or 0),
+        window=_window(mixer),
     )
+
+
+def _window(mixer: Any) -> int:
+    """Of this layer; mistral has one for all layers, which its modules do not name."""
+    own = mixer.sliding_window if hasattr(mixer, "sliding_window") else getattr(mixer.config, "sliding_window", None)
+    return int(own or 0)
 
 
 def _group(module: Any, prefix: str, names: Sequence[str]) -> Group:

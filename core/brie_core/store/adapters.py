@@ -16,10 +16,11 @@ from typing import Any
 
 from brie_core.durable import publish_folder, remove_folder, staging_folder, sync_file
 from brie_core.errors import InvalidAdapter, NotFound
+from brie_core.store.card import card
 from brie_core.weights.base_model import file_digest, read_json
 from brie_core.weights.lora import DECISIVE, Adaptable, LoraAdapter, check_values, read_adapter
 
-MANIFEST = "brie.json"
+MANIFEST, CARD = "brie.json", "README.md"
 _WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _Identities = tuple[tuple[int, ...] | None, ...]
 
@@ -63,6 +64,7 @@ class AdapterStore:
                 files = [_file(built / _CONFIG, file_digest(built / _CONFIG)), _file(built / _WEIGHTS, hashed.result())]
                 synced.result()
             manifest = _manifest(digest, base, adapter, provenance) | {"files": dict(files)}
+            (built / CARD).write_text(card(manifest))
             (built / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
             if publish_folder(built, self._folder / digest):
                 self._just_published[digest] = _identities(self._folder / digest)
