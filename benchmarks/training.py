@@ -3,9 +3,9 @@
     python benchmarks/training.py ROWS.jsonl [--epochs 2] [--rounds 1]
 
 The recipe is TRL's SFTTrainer as its author wrote it: batch 2 x 4, 1,024 tokens, rank 16 on q and v, gradient
-checkpointing, float32. Brie is told epochs and nothing else. Both train on all rows but the last fifth; one and the same evaluator, of
-transformers and PEFT alone, then judges both adapters on that fifth: loss per assistant token. Tokens are counted
-without padding, over the time of steps alone, and over whole processes.
+checkpointing, float32. Brie is told epochs and nothing else. Both train on all rows but the last fifth; one and the same
+evaluator, of transformers and PEFT alone, then judges both adapters on that fifth: loss per assistant token. Tokens are
+counted without padding, over the time of steps alone, and over whole processes.
 """
 
 import argparse
