@@ -1,16 +1,16 @@
 """Fine-tuning jobs as a worker sees them: data in, adapter versions and their names out. It trains nothing itself."""
 
 import asyncio
-import csv
-import io
 import json
 import os
 import shutil
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from brie_core.durable import write_file
 from brie_core.errors import InvalidAdapter, InvalidDataset, NotFound
 from brie_core.settings import Settings
 from brie_core.store.adapters import AdapterStore
@@ -20,14 +20,15 @@ from brie_core.store.job_store import Change, NewCheckpoint
 from brie_core.store.jobs import Job, JobStatus, NewEvent
 from brie_core.text.tokenizer import Tokenizer
 from brie_core.weights.base_model import BaseModel
+from brie_trainer.curve import svg
 from brie_trainer.data.dataset import FILE_PARAMS, FileParam
 from brie_trainer.data.report import DataReport
 from brie_trainer.data.validation import check_files
 from brie_trainer.kind import check_base
+from brie_trainer.results import step_metrics
 from brie_trainer.told import change_of
 
 _KEPT_CHECKPOINTS = 2
-_COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
 
 
 class FineTuneKind:
@@ -113,6 +114,7 @@ class FineTuneKind:
         step = event["step"]
         best = step if event["best"] else job.result.get("best_step")
         progress = {"best_step": best, "crashes": 0}
+        await asyncio.to_thread(_draw, folder.parent.parent, event["provenance"]["history"], best)
         try:
             version = await self._publish(folder / "checkpoints" / f"checkpoint-{step}", event["provenance"])
         except (InvalidAdapter, OSError) as error:  # learnt nothing, diverged, or the disk is full: the run goes on
@@ -132,8 +134,10 @@ class FineTuneKind:
         provenance = event["provenance"]
         version = await self._publish(_checkpoint_at(folder.parent, event["step"]), provenance)
         metrics = await self._files.save(
-            _once(_csv(provenance["history"])), filename="step_metrics.csv", purpose="fine-tune-results"
+            _once(step_metrics(provenance["history"])), filename="step_metrics.csv", purpose="fine-tune-results"
         )
+        best = job.result.get("best_step")
+        await asyncio.to_thread(_draw, folder.parent.parent, provenance["history"], best)
         name = model_name(job)
         names = [name, *([job.spec["suffix"]] if job.spec["suffix"] else [])]
         return Change(
@@ -172,18 +176,10 @@ def model_name(job: Job) -> str:
     return f"ft:{job.spec['model']}:brie:{job.spec['suffix'] or ''}:{job.id[-8:]}"
 
 
-def _csv(history: Sequence[Mapping[str, Any]]) -> bytes:
-    """OpenAI's columns; a step that was run again after a crash stands once, with its last figures."""
-    steps: dict[int, dict[str, Any]] = {}
-    for record in history:
-        row = steps.setdefault(record["step"], {"step": record["step"]})
-        row.update(record)
-        row["train_accuracy"] = row.get("train_mean_token_accuracy")
-    text = io.StringIO()
-    writer = csv.DictWriter(text, _COLUMNS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(steps[step] for step in sorted(steps))
-    return text.getvalue().encode()
+def _draw(folder: Path, history: Sequence[Mapping[str, Any]], best: int | None) -> None:
+    """The loss curve so far; a disk too full for a picture does not end a job."""
+    with suppress(OSError):
+        write_file(folder / "loss.svg", svg(history, best_step=best).encode())
 
 
 def _keep(attempts: Path, number: int, best: int | None) -> None:
