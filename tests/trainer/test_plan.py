@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from brie_trainer.training.plan import DoesNotFit, Shape, plan
+from brie_trainer.training.reporting import _ahead
 from brie_trainer.training.schedule import Schedule
 from brie_trainer.training.wakefulness import Wakefulness
 
@@ -37,7 +38,8 @@ def test_less_memory_means_smaller_micro_batches_then_computing_twice_then_a_ref
 
 
 def test_a_plan_keeps_within_what_is_free() -> None:
-    for free in range(3, 16):
+    assert planned(longest=200, free=3 * GIB).gradient_checkpointing  # close, and worth the attempt
+    for free in range(4, 16):
         found = planned(longest=200, free=free * GIB)
         assert found.peak_bytes <= free * GIB
         assert found.evaluation_tokens <= found.token_cap
@@ -96,3 +98,16 @@ def test_sleep_is_told_and_does_not_count() -> None:
 def test_a_stalled_step_is_told_only_against_usual_ones() -> None:
     found = watched((60.0, 0.0), (3.0, 0.0), (3.0, 0.0), (3.0, 0.0), (20.0, 0.0), (3.0, 0.0))
     assert [words is not None for _, words in found] == [False, False, False, False, True, False]
+
+
+def test_what_is_ahead_of_a_step_is_counted_once_and_from_the_end() -> None:
+    schedule = scheduled(eval_steps=2, save_steps=4)
+    found = _ahead(schedule, lambda step: 10 * step)
+    for step in range(schedule.total_steps + 1):
+        later = range(step + 1, schedule.total_steps + 1)
+        now_on = range(max(step, 1), schedule.total_steps + 1)
+        assert found[step] == (
+            sum(10 * each for each in later),
+            sum(map(schedule.evaluates_after, now_on)),
+            sum(map(schedule.saves_after, now_on)),
+        )

@@ -100,19 +100,26 @@ def plan(  # noqa: PLR0913  # a model, its data and the room there is
         per_token = _bytes_per_token(shape, width, twice=twice)
         tokens = min(wanted, room // per_token)
         if tokens >= longest:
-            return Plan(
-                token_cap=tokens,
-                evaluation_tokens=tokens,
-                gradient_checkpointing=twice,
-                fixed_bytes=fixed,
-                activation_bytes=tokens * per_token,
-                logit_bytes=logits,
-            )
-    needed = fixed + logits + longest * _bytes_per_token(shape, width, twice=True)
+            return _planned(tokens, per_token, fixed, logits, twice=twice)
+    per_token = _bytes_per_token(shape, width, twice=True)
+    needed = fixed + logits + longest * per_token
+    if needed <= free:  # it will be close, and is worth the attempt
+        return _planned(longest, per_token, fixed, logits, twice=True)
     raise DoesNotFit(
-        f"An example of {longest} tokens needs {needed / _SHARE / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} GiB "
+        f"An example of {longest} tokens needs {needed / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} GiB "
         "are free: set brie.max_length lower, train a smaller model, or close what else uses the memory.",
         param="brie.max_length",
+    )
+
+
+def _planned(tokens: int, per_token: int, fixed: int, logits: int, *, twice: bool) -> Plan:
+    return Plan(
+        token_cap=tokens,
+        evaluation_tokens=tokens,
+        gradient_checkpointing=twice,
+        fixed_bytes=fixed,
+        activation_bytes=tokens * per_token,
+        logit_bytes=logits,
     )
 
 

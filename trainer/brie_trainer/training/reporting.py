@@ -1,7 +1,7 @@
 """What a run says of itself: metrics at every step and validation, checkpoints, messages. It knows no tensor."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +12,7 @@ from brie_trainer.training.schedule import Schedule
 from brie_trainer.training.wakefulness import Wakefulness
 
 Emit = Callable[[dict[str, Any]], None]
+Ahead = tuple[int, int, int]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -26,10 +27,15 @@ class Reporter:
     seconds: float = 0.0
     """Of all steps of this attempt; a machine that sleeps does not count them."""
     tokens: int = 0
+    ahead: Sequence[Ahead] = field(init=False)
+    """By step: tokens of the steps behind it, and validations and checkpoints from it on."""
     last: dict[str, float] = field(default_factory=lambda: {"validating": 0.0, "saving": 0.0})
     track: Callable[[int, Mapping[str, Any]], None] = lambda _step, _metrics: None
     """Told the same metrics as `emit`."""
     watch: Wakefulness = field(default_factory=Wakefulness)
+
+    def __post_init__(self) -> None:
+        self.ahead = _ahead(self.schedule, self.tokens_of)
 
     def message(self, text: str, *, level: str = "info") -> None:
         """Words for whoever follows the job."""
@@ -104,11 +110,10 @@ class Reporter:
 
     def _seconds_left(self, step: int) -> float:
         """Tokens at the pace so far, validations and checkpoints at what the last ones took."""
-        ahead = range(step + 1, self.schedule.total_steps + 1)
-        steps = self.seconds / max(self.tokens, 1) * sum(map(self.tokens_of, ahead))
-        validating = self.last["validating"] * sum(map(self.schedule.evaluates_after, range(step, ahead.stop)))
-        saving = self.last["saving"] * sum(map(self.schedule.saves_after, range(step, ahead.stop)))
-        return round(steps + validating + saving, 1)
+        tokens, validations, saves = self.ahead[step]
+        pace = self.seconds / max(self.tokens, 1)
+        left = pace * tokens + self.last["validating"] * validations + self.last["saving"] * saves
+        return round(left, 1)
 
     def _report(self, step: int, metrics: Mapping[str, Any]) -> None:
         told = {name: value for name, value in metrics.items() if value is not None}
@@ -116,3 +121,14 @@ class Reporter:
         self.progress.history.append(record)
         self.emit({"type": "metrics", "data": record})
         self.track(step, record)
+
+
+def _ahead(schedule: Schedule, tokens_of: Callable[[int], int]) -> list[Ahead]:
+    """Counted once, from the end."""
+    found: list[Ahead] = [(0, 0, 0)]
+    for step in range(schedule.total_steps, 0, -1):
+        tokens, validations, saves = found[-1]
+        validations, saves = validations + schedule.evaluates_after(step), saves + schedule.saves_after(step)
+        found[-1] = (tokens, validations, saves)
+        found.append((tokens + tokens_of(step), validations, saves))
+    return found[::-1]
