@@ -1,10 +1,10 @@
-"""What an evaluation takes above the resting model, at a vocabulary of 151,936: the recipe's, Brie's, and Brie's training.
+"""What an evaluation takes above the resting model at a vocabulary of 151,936: the recipe's, Brie's, Brie's training.
 
     python benchmarks/evaluation_memory.py [--layers 2] [--output FILE]
 
-Qwen2.5-0.5B's shape with random weights and fewer layers; 8 rows of 1,024 tokens, every token labelled, which is the worst
-case. The recipe evaluates them as transformers' Trainer does by default: 8 rows at once, all logits, in float32. Each is
-a process of its own, measured by its peak resident memory.
+Qwen2.5-0.5B's shape with random weights and fewer layers; 8 rows of 1,024 tokens, every token labelled, which is the
+worst case. The recipe evaluates them as transformers' Trainer does by default: 8 rows at once, all logits, in float32.
+Each is a process of its own, measured by its peak resident memory.
 """
 
 import argparse
@@ -57,7 +57,12 @@ def _measured(part: str, base: Path) -> dict[str, float]:
 def _write_base(folder: Path, layers: int) -> Path:
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    shape = {"hidden_size": 896, "intermediate_size": 4864, "num_attention_heads": 14, "num_key_value_heads": 2}
+    shape: dict[str, Any] = {
+        "hidden_size": 896,
+        "intermediate_size": 4864,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+    }
     config = Qwen2Config(**shape, num_hidden_layers=layers, vocab_size=VOCABULARY, tie_word_embeddings=True)
     Qwen2ForCausalLM(config).save_pretrained(folder)
     return folder
@@ -84,19 +89,17 @@ def _recipe(base: Path, rows: torch.Tensor) -> Any:
 
 def _brie(base: Path, rows: torch.Tensor, *, training: bool) -> Any:
     from brie_core.weights.base_model import BaseModel
-    from brie_trainer.batches import collate, micro_batches
-    from brie_trainer.device_memory import free_memory
-    from brie_trainer.evaluation import Scorer
-    from brie_trainer.examples import Example
-    from brie_trainer.model import load
-    from brie_trainer.plan import Shape, plan
+    from brie_trainer.data.examples import Example
+    from brie_trainer.training.batches import collate, micro_batches
+    from brie_trainer.training.device_memory import free_memory
+    from brie_trainer.training.evaluation import Scorer
+    from brie_trainer.training.model import load
+    from brie_trainer.training.plan import Shape, plan
 
     items = [Example(row, row) for row in rows.tolist()]
     opened = BaseModel("base", base, "0")
     shape = Shape.of(opened.config, weights=0, trained=0)
-    planned = plan(
-        shape, longest=LENGTH, dtype="float32", device="cpu", free=free_memory("cpu"), checkpointing=None
-    )
+    planned = plan(shape, longest=LENGTH, dtype="float32", device="cpu", free=free_memory("cpu"), checkpointing=None)
     model = load(
         base, rank=16, alpha=32, dropout=0.0, target_modules=None, dtype="float32", device="cpu",
         gradient_checkpointing=False, quantization=None, from_adapter=None, seed=1,

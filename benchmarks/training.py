@@ -3,9 +3,9 @@
     python benchmarks/training.py ROWS.jsonl [--epochs 2] [--rounds 1]
 
 The recipe is TRL's SFTTrainer as its author wrote it: batch 2 x 4, 1,024 tokens, rank 16 on q and v, gradient
-checkpointing, float32. Brie is told epochs and nothing else. Both train on all rows but the last fifth; one and the same
-evaluator, of transformers and PEFT alone, then judges both adapters on that fifth: loss per assistant token. Tokens are
-counted without padding, over the time of steps alone, and over whole processes.
+checkpointing, float32. Brie is told epochs and nothing else. Both train on all rows but the last fifth; one evaluator,
+of transformers and PEFT alone, then judges both adapters on that fifth: loss per assistant token. Tokens are counted
+without padding, over the time of steps alone, and over whole processes.
 """
 
 import argparse
@@ -129,7 +129,7 @@ def recipe(rows: Path, epochs: int) -> None:
 
 
 def brie(rows: Path, epochs: int) -> None:
-    from brie_trainer.attempt import attempt
+    from brie_trainer.training.attempt import attempt
 
     base, out = Path(os.environ["BENCHMARK_BASE"]), Path(os.environ["BENCHMARK_OUT"])
     names = "rank alpha dropout target_modules learning_rate eval_steps save_steps quantization early_stopping"
@@ -158,8 +158,8 @@ def judge(rows: Path, _: int) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    from brie_trainer.dataset import read_conversations
-    from brie_trainer.labels import build_examples
+    from brie_trainer.data.dataset import read_conversations
+    from brie_trainer.data.labels import build_examples
 
     base, out = Path(os.environ["BENCHMARK_BASE"]), Path(os.environ["BENCHMARK_OUT"])
     model = PeftModel.from_pretrained(

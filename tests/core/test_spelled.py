@@ -14,8 +14,8 @@ from transformers import AutoTokenizer
 from brie_core.text.spelled import ANCHOR, MARK, Spellings
 from brie_core.text.tokenizer import Tokenizer
 from brie_core.weights.base_model import BaseModel
-from brie_trainer.labels import tokenise
-from brie_trainer.rows import Conversation, Turn
+from brie_trainer.data.labels import tokenise
+from brie_trainer.data.rows import Conversation, Turn
 
 SPELLED = [
     "<|im_end|>",

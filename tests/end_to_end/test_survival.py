@@ -94,6 +94,7 @@ def gapless(home: Path, job_id: str) -> bool:
     return seqs == list(range(1, len(seqs) + 1))
 
 
+@pytest.mark.timeout(1800)
 def test_killed_at_random_moments_a_job_makes_the_adapter_it_would_have_made(
     home: BrieProcesses, tmp_path: Path
 ) -> None:
@@ -123,6 +124,7 @@ def test_killed_at_random_moments_a_job_makes_the_adapter_it_would_have_made(
     assert told.count("The job has successfully completed") == 1
 
 
+@pytest.mark.timeout(600)
 def test_paused_moved_to_another_home_and_resumed_it_is_the_same_adapter(
     home: BrieProcesses, tiny_model: Path, tmp_path: Path
 ) -> None:
@@ -151,6 +153,7 @@ def test_paused_moved_to_another_home_and_resumed_it_is_the_same_adapter(
     assert version(client, ended(client, job)) == version(client, undisturbed)
 
 
+@pytest.mark.timeout(600)
 def test_a_worker_frozen_past_its_lease_writes_nothing_when_it_thaws(home: BrieProcesses, tmp_path: Path) -> None:
     client = home.start("brie_server", "brie_trainer").client()
     job = start_job(client, tmp_path)
@@ -168,6 +171,7 @@ def test_a_worker_frozen_past_its_lease_writes_nothing_when_it_thaws(home: BrieP
     assert gapless(home.home, job.id)
 
 
+@pytest.mark.timeout(600)
 def test_a_cancelled_job_is_over_at_once(home: BrieProcesses, tmp_path: Path) -> None:
     client = home.start("brie_server", "brie_trainer").client()
     for _ in range(KILLS):

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
-from brie_trainer import model as model_module
-from brie_trainer.attempt import attempt
-from brie_trainer.loop import LossDiverged
-from brie_trainer.memory_errors import OutOfMemory
+from brie_trainer.training import model as model_module
+from brie_trainer.training.attempt import attempt
+from brie_trainer.training.loop import LossDiverged
+from brie_trainer.training.memory_errors import OutOfMemory
 from trainer_jobs import CHATS, job_of, spec_of
 
 Event = dict[str, Any]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from brie_trainer.checkpoint import at_step, newest
+from brie_trainer.training.checkpoint import at_step, newest
 
 
 def write(folder: Path, step: int) -> Path:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from brie_core.errors import InvalidDataset
-from brie_trainer.dataset import read_conversations
-from brie_trainer.rows import Conversation, Turn
+from brie_trainer.data.dataset import read_conversations
+from brie_trainer.data.rows import Conversation, Turn
 
 GOOD = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
 

@@ -9,9 +9,9 @@ from brie_core.errors import InvalidDataset
 from brie_core.text.chat_template import ChatTemplate
 from brie_core.text.tokenizer import Tokenizer
 from brie_core.weights.base_model import BaseModel
-from brie_trainer.dataset import read_conversations
-from brie_trainer.labels import IGNORED, Example, build_examples, build_pairs, build_rated, check_renders, tokenise
-from brie_trainer.rows import Completion, Conversation, Preference, Rating, Turn
+from brie_trainer.data.dataset import read_conversations
+from brie_trainer.data.labels import IGNORED, Example, build_examples, build_pairs, build_rated, check_renders, tokenise
+from brie_trainer.data.rows import Completion, Conversation, Preference, Rating, Turn
 from chat_families import FAMILIES
 
 USER, FIRST = Turn("user", "Why is there bread?", trained=False), Turn("assistant", "Because of hunger.", trained=True)

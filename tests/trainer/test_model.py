@@ -9,11 +9,11 @@ import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from brie_core.errors import InvalidRequest
-from brie_trainer import head
-from brie_trainer.batches import collate
-from brie_trainer.examples import IGNORED, Example
-from brie_trainer.head import label_log_probs
-from brie_trainer.model import LoraModel, OwnBody, PeftBody, load
+from brie_trainer.data.examples import IGNORED, Example
+from brie_trainer.training import head
+from brie_trainer.training.batches import collate
+from brie_trainer.training.head import label_log_probs
+from brie_trainer.training.model import LoraModel, OwnBody, PeftBody, load
 
 WINDOW = 16
 SHAPE: dict[str, Any] = {

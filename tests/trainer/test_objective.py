@@ -11,10 +11,18 @@ from peft import LoraConfig, set_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from brie_trainer.batches import collate
-from brie_trainer.examples import IGNORED, Example, Pair, Rated
-from brie_trainer.model import LoraModel, load
-from brie_trainer.objective import Desirability, Item, Objective, Preference, Supervised, mismatched, per_sequence
+from brie_trainer.data.examples import IGNORED, Example, Pair, Rated
+from brie_trainer.training.batches import collate
+from brie_trainer.training.model import LoraModel, load
+from brie_trainer.training.objective import (
+    Desirability,
+    Item,
+    Objective,
+    Preference,
+    Supervised,
+    mismatched,
+    per_sequence,
+)
 
 ANSWERS = ["Yes, it is.", "No", "Perhaps, who could tell that?", "It is what it was"]
 

@@ -22,10 +22,10 @@ from brie_server.generation.conversation import render
 from brie_server.generation.tool_answer import ToolAnswer
 from brie_server.generation.tool_calls import Arguments, CallBegun, Text
 from brie_server.schema.chat import ChatRequest
-from brie_trainer.answer_rows import preference_of
-from brie_trainer.chat_rows import conversation_of as row_of
-from brie_trainer.labels import IGNORED, pair_of, tokenise
-from brie_trainer.rows import Conversation
+from brie_trainer.data.answer_rows import preference_of
+from brie_trainer.data.chat_rows import conversation_of as row_of
+from brie_trainer.data.labels import IGNORED, pair_of, tokenise
+from brie_trainer.data.rows import Conversation
 from chat_families import FAMILIES, Family
 
 NUM_CONVERSATIONS = 300

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from brie_trainer.event_log import read_lines
-from brie_trainer.hyperparameters import auto_epochs, auto_learning_rate, choose
+from brie_trainer.training.hyperparameters import auto_epochs, auto_learning_rate, choose
 from trainer_jobs import spec_of
 
 CONFIG = {"model_type": "llama", "hidden_size": 576, "max_position_embeddings": 2048}

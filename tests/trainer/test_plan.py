@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from brie_trainer.plan import DoesNotFit, Shape, plan
-from brie_trainer.schedule import Schedule
-from brie_trainer.wakefulness import Wakefulness
+from brie_trainer.training.plan import DoesNotFit, Shape, plan
+from brie_trainer.training.schedule import Schedule
+from brie_trainer.training.wakefulness import Wakefulness
 
 GIB = 2**30
 QWEN = {

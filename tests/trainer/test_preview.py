@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 
 from brie_core.text.tokenizer import Tokenizer
-from brie_trainer.chat_rows import conversation_of
-from brie_trainer.labels import Pair, Rated, tokenise
-from brie_trainer.preview import MOST_TOKENS, Segment, as_json, as_text, show
+from brie_trainer.data.chat_rows import conversation_of
+from brie_trainer.data.labels import Pair, Rated, tokenise
+from brie_trainer.data.preview import MOST_TOKENS, Segment, as_json, as_text, show
 from chat_families import FAMILIES
 
 

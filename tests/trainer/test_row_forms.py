@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from brie_core.errors import InvalidDataset
-from brie_trainer.dataset import Method, read_conversations, read_preferences, read_ratings, stream_dataset
-from brie_trainer.rows import Completion, Conversation, Learnable, Preference, Rating, Turn
+from brie_trainer.data.dataset import Method, read_conversations, read_preferences, read_ratings, stream_dataset
+from brie_trainer.data.rows import Completion, Conversation, Learnable, Preference, Rating, Turn
 
 USER = {"role": "user", "content": "Where?"}
 ANSWER = {"role": "assistant", "content": "There."}
@@ -312,7 +312,7 @@ def test_what_is_read_does_not_depend_on_the_process(tmp_path: Path) -> None:
     """TRL tells the seed's shape by the order of a set of strings, which differs from one process to the next."""
     rows = [{"prompt": [USER], "chosen": f"a{n}", "rejected": "b"} for n in range(5)]
     program = (
-        "import sys, pathlib; from brie_trainer.dataset import read_preferences;"
+        "import sys, pathlib; from brie_trainer.data.dataset import read_preferences;"
         "print(read_preferences(pathlib.Path(sys.argv[1]), 'training_file'))"
     )
     command = [sys.executable, "-c", program, str(write(tmp_path, *rows))]

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from brie_core.errors import InvalidRequest
-from brie_trainer.processes import Processes
-from brie_trainer.trackers import Trackers, asked_for
+from brie_trainer.training.processes import Processes
+from brie_trainer.training.trackers import Trackers, asked_for
 from trainer_jobs import spec_of
 
 WANDB = {"type": "wandb", "wandb": {"project": "mine", "name": "first", "entity": "us", "tags": ["a"]}}

@@ -12,10 +12,10 @@ import pytest
 from brie_core.errors import InvalidDataset
 from brie_core.text.tokenizer import Tokenizer
 from brie_core.weights.base_model import BaseModel
-from brie_trainer.data_report import DataReport
-from brie_trainer.rows import Method
-from brie_trainer.system_prompt import default_system
-from brie_trainer.validation import check_files
+from brie_trainer.data.report import DataReport
+from brie_trainer.data.rows import Method
+from brie_trainer.data.system_prompt import default_system
+from brie_trainer.data.validation import check_files
 from chat_families import FAMILIES
 
 

@@ -18,10 +18,10 @@ from brie_core.settings import Settings
 from brie_core.text.tokenizer import Tokenizer
 from brie_core.weights.base_model import BaseModel
 from brie_core.weights.resolve import resolve_base_model
-from brie_trainer import preview
-from brie_trainer.data_report import DataReport, FileReport
-from brie_trainer.dataset import METHODS
-from brie_trainer.validation import check_files
+from brie_trainer.data import preview
+from brie_trainer.data.dataset import METHODS
+from brie_trainer.data.report import DataReport, FileReport
+from brie_trainer.data.validation import check_files
 
 _BAR = 40
 

@@ -21,12 +21,12 @@ from brie_core.store.jobs import Job, JobStatus, NewEvent
 from brie_core.text.tokenizer import Tokenizer
 from brie_core.weights.base_model import BaseModel
 from brie_trainer.curve import svg
-from brie_trainer.data_report import DataReport
-from brie_trainer.dataset import FILE_PARAMS, FileParam
+from brie_trainer.data.dataset import FILE_PARAMS, FileParam
+from brie_trainer.data.report import DataReport
+from brie_trainer.data.validation import check_files
 from brie_trainer.kind import check_base
 from brie_trainer.results import step_metrics
 from brie_trainer.told import change_of
-from brie_trainer.validation import check_files
 
 _KEPT_CHECKPOINTS = 2
 

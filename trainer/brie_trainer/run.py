@@ -19,7 +19,7 @@ from brie_core.errors import BrieError
 from brie_core.libraries import prepare_libraries
 from brie_core.lifeline import die_with_parent
 from brie_core.weights.base_model import read_json
-from brie_trainer.wakefulness import keep_awake
+from brie_trainer.training.wakefulness import keep_awake
 
 
 class StopSignal:
@@ -51,7 +51,7 @@ def main(folder: Path) -> int:
             events.write(json.dumps(event) + "\n")
 
         try:
-            from brie_trainer.attempt import attempt
+            from brie_trainer.training.attempt import attempt
 
             emit(attempt(folder, job, emit, lambda: stop.received))
         except BrieError as error:

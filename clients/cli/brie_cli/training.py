@@ -44,7 +44,12 @@ def train(
     client = connect()
     chosen = {"n_epochs": epochs, "batch_size": batch_size, "learning_rate_multiplier": learning_rate_multiplier}
     stopping = {"patience": early_stopping} if early_stopping else None
-    brie: dict[str, Any] = {"rank": rank, "max_length": max_length, "early_stopping": stopping, "eval_steps": eval_steps}
+    brie: dict[str, Any] = {
+        "rank": rank,
+        "max_length": max_length,
+        "early_stopping": stopping,
+        "eval_steps": eval_steps,
+    }
     brie |= {"save_steps": save_steps, "from_checkpoint": from_checkpoint, "num_processes": num_processes}
     brie["dry_run"] = dry_run or None
     with failures_told(str(client.base_url)):

@@ -3,9 +3,9 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from brie_trainer.examples import TokenCounts
-from brie_trainer.plan import Plan
-from brie_trainer.schedule import Schedule
+from brie_trainer.data.examples import TokenCounts
+from brie_trainer.training.plan import Plan
+from brie_trainer.training.schedule import Schedule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,9 +12,9 @@ from typing import Any
 from rich.text import Text
 
 from brie_core.text.tokenizer import Tokenizer
-from brie_trainer.dataset import FileParam, Method, stream_dataset
-from brie_trainer.examples import IGNORED, Example, Pair, Rated
-from brie_trainer.labels import made_of
+from brie_trainer.data.dataset import FileParam, Method, stream_dataset
+from brie_trainer.data.examples import IGNORED, Example, Pair, Rated
+from brie_trainer.data.labels import made_of
 
 MOST_TOKENS = 2048
 """Of one sequence; the rest is only counted."""

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 import torch
 
 from brie_core.weights.base_model import BaseModel
-from brie_trainer.batches import collate
-from brie_trainer.estimate import Speed
-from brie_trainer.evaluation import length_of
-from brie_trainer.examples import Example
-from brie_trainer.hyperparameters import Hyperparameters
-from brie_trainer.model import LoraModel
-from brie_trainer.objective import Item
-from brie_trainer.plan import Shape
+from brie_trainer.data.examples import Example
+from brie_trainer.training.batches import collate
+from brie_trainer.training.estimate import Speed
+from brie_trainer.training.evaluation import length_of
+from brie_trainer.training.hyperparameters import Hyperparameters
+from brie_trainer.training.model import LoraModel
+from brie_trainer.training.objective import Item
+from brie_trainer.training.plan import Shape
 
 _WARM_UP_TOKENS = 32
 

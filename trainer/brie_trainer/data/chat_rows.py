@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from brie_core.text.messages import template_call
-from brie_trainer.chat_tools import tools_of
-from brie_trainer.rows import Conversation, Turn
+from brie_trainer.data.chat_tools import tools_of
+from brie_trainer.data.rows import Conversation, Turn
 
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _MAY_BE_EMPTY = ("system", "developer", "tool", "function")

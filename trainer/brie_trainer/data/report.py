@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from brie_trainer.rows import Method
+from brie_trainer.data.rows import Method
 
 Level = Literal["info", "warn"]
 

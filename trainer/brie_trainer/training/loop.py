@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 
 from brie_core.errors import BrieError
-from brie_trainer import checkpoint
-from brie_trainer.checkpoint import Progress
-from brie_trainer.evaluation import Scorer
-from brie_trainer.model import LoraModel
-from brie_trainer.objective import Item, Objective, Sums, mismatched
-from brie_trainer.processes import Processes
-from brie_trainer.reporting import Reporter
-from brie_trainer.schedule import Schedule
-from brie_trainer.stepping import Stepper, Stopped
+from brie_trainer.training import checkpoint
+from brie_trainer.training.checkpoint import Progress
+from brie_trainer.training.evaluation import Scorer
+from brie_trainer.training.model import LoraModel
+from brie_trainer.training.objective import Item, Objective, Sums, mismatched
+from brie_trainer.training.processes import Processes
+from brie_trainer.training.reporting import Reporter
+from brie_trainer.training.schedule import Schedule
+from brie_trainer.training.stepping import Stepper, Stopped
 
 _HOPELESS = 1.5
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from brie_trainer.batches import collate, micro_batches
-from brie_trainer.checkpoint import Progress
-from brie_trainer.evaluation import length_of
-from brie_trainer.memory_errors import OutOfMemory, give_back, within_memory
-from brie_trainer.model import LoraModel
-from brie_trainer.objective import Item, Objective, Sums
-from brie_trainer.processes import Processes
+from brie_trainer.training.batches import collate, micro_batches
+from brie_trainer.training.checkpoint import Progress
+from brie_trainer.training.evaluation import length_of
+from brie_trainer.training.memory_errors import OutOfMemory, give_back, within_memory
+from brie_trainer.training.model import LoraModel
+from brie_trainer.training.objective import Item, Objective, Sums
+from brie_trainer.training.processes import Processes
 
 _MAX_GRADIENT_NORM = 1.0
 

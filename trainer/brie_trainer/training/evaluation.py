@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from brie_trainer.batches import collate, micro_batches
-from brie_trainer.examples import Example
-from brie_trainer.memory_errors import OutOfMemory, give_back, within_memory
-from brie_trainer.model import LoraModel, Scores
-from brie_trainer.objective import Item, per_sequence
+from brie_trainer.data.examples import Example
+from brie_trainer.training.batches import collate, micro_batches
+from brie_trainer.training.memory_errors import OutOfMemory, give_back, within_memory
+from brie_trainer.training.model import LoraModel, Scores
+from brie_trainer.training.objective import Item, per_sequence
 
 Halved = Callable[[int], None]
 """Told the smaller number of tokens that a micro-batch may have from now on."""

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from brie_core.errors import InvalidDataset
 from brie_core.text.tokenizer import Tokenizer
 from brie_core.text.tool_rendering import render_with_tools
-from brie_trainer.examples import IGNORED, Example
-from brie_trainer.rows import Completion, Conversation, Learnable, Turn
+from brie_trainer.data.examples import IGNORED, Example
+from brie_trainer.data.rows import Completion, Conversation, Learnable, Turn
 
 
 def tokenise(row: Learnable, tokenizer: Tokenizer, max_length: int = sys.maxsize) -> list[Example]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from brie_trainer.examples import IGNORED, Example
+from brie_trainer.data.examples import IGNORED, Example
 
 
 @dataclass(frozen=True, slots=True)

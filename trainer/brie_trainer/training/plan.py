@@ -17,8 +17,8 @@ _LOGITS = 2**24
 _LOGIT_COPIES = 3
 _SHARE = 0.85
 """Of the free memory that is planned with; allocators and the rest of the machine have theirs."""
-_WORKSPACE = 300 * 2**20
-"""Libraries and their buffers."""
+_WORKSPACE = 700 * 2**20
+"""Libraries, their buffers, and what an allocator keeps; measured beside SmolLM2 (docs/log.md, 2026-11-25)."""
 
 
 class DoesNotFit(BrieError):

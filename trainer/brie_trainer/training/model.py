@@ -19,9 +19,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from brie_core.errors import InvalidRequest
 from brie_core.weights.base_model import read_json
-from brie_trainer.batches import Batch
-from brie_trainer.decoder import FAMILIES, Decoder
-from brie_trainer.head import label_log_probs, softcapped_log_probs
+from brie_trainer.training.batches import Batch
+from brie_trainer.training.decoder import FAMILIES, Decoder
+from brie_trainer.training.head import label_log_probs, softcapped_log_probs
 
 _PREFIX = "base_model.model."
 
@@ -104,7 +104,7 @@ class LoraModel:
 
 
 class OwnBody:
-    """The decoder of `brie_trainer.decoder`."""
+    """The decoder of `brie_trainer.training.decoder`."""
 
     def __init__(self, decoder: Decoder, config: LoraConfig, device: str) -> None:
         self._decoder = decoder

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from brie_trainer.checkpoint import Progress
-from brie_trainer.objective import Sums
-from brie_trainer.schedule import Schedule
-from brie_trainer.wakefulness import Wakefulness
+from brie_trainer.training.checkpoint import Progress
+from brie_trainer.training.objective import Sums
+from brie_trainer.training.schedule import Schedule
+from brie_trainer.training.wakefulness import Wakefulness
 
 Emit = Callable[[dict[str, Any]], None]
 

@@ -9,9 +9,9 @@ from typing import TypeVar
 
 from brie_core.errors import InvalidDataset, InvalidRequest
 from brie_core.text.tokenizer import Tokenizer
-from brie_trainer.examples import IGNORED, Example, Pair, Rated, TokenCounts
-from brie_trainer.rows import FileParam, Learnable, Preference, Rating, Row
-from brie_trainer.tokenising import tokenise, tokenise_answer
+from brie_trainer.data.examples import IGNORED, Example, Pair, Rated, TokenCounts
+from brie_trainer.data.rows import FileParam, Learnable, Preference, Rating, Row
+from brie_trainer.data.tokenising import tokenise, tokenise_answer
 
 __all__ = [
     "IGNORED",

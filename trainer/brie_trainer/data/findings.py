@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from brie_trainer.data_report import FileReport, Finding, Level
-from brie_trainer.rows import FileParam
-from brie_trainer.survey import Survey
+from brie_trainer.data.report import FileReport, Finding, Level
+from brie_trainer.data.rows import FileParam
+from brie_trainer.data.survey import Survey
 
 _FEW = 10
 _SHOWN = 5

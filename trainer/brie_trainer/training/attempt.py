@@ -18,23 +18,23 @@ import torch
 from brie_core.errors import BrieError
 from brie_core.text.tokenizer import Tokenizer
 from brie_core.weights.base_model import BaseModel
-from brie_trainer import checkpoint
-from brie_trainer.checkpoint import Progress
-from brie_trainer.device import choose_device, choose_dtype
-from brie_trainer.device_memory import free_memory
-from brie_trainer.estimate import Estimate, estimate
-from brie_trainer.forecast import longest_of, measure, shape_of
-from brie_trainer.hyperparameters import Hyperparameters, choose
-from brie_trainer.job_rows import Item, Rows, read_rows
-from brie_trainer.loop import EarlyStopping, Loop, Run, trained_tokens
-from brie_trainer.memory_errors import give_back, within_memory
-from brie_trainer.model import LoraModel, load
-from brie_trainer.objective import Desirability, Objective, Preference, Supervised
-from brie_trainer.plan import Plan, Shape, plan
-from brie_trainer.processes import Processes
-from brie_trainer.provenance import facts_of
-from brie_trainer.reporting import Reporter
-from brie_trainer.schedule import Schedule
+from brie_trainer.training import checkpoint
+from brie_trainer.training.checkpoint import Progress
+from brie_trainer.training.device import choose_device, choose_dtype
+from brie_trainer.training.device_memory import free_memory
+from brie_trainer.training.estimate import Estimate, estimate
+from brie_trainer.training.forecast import longest_of, measure, shape_of
+from brie_trainer.training.hyperparameters import Hyperparameters, choose
+from brie_trainer.training.job_rows import Item, Rows, read_rows
+from brie_trainer.training.loop import EarlyStopping, Loop, Run, trained_tokens
+from brie_trainer.training.memory_errors import give_back, within_memory
+from brie_trainer.training.model import LoraModel, load
+from brie_trainer.training.objective import Desirability, Objective, Preference, Supervised
+from brie_trainer.training.plan import Plan, Shape, plan
+from brie_trainer.training.processes import Processes
+from brie_trainer.training.provenance import facts_of
+from brie_trainer.training.reporting import Reporter
+from brie_trainer.training.schedule import Schedule
 
 Event = dict[str, Any]
 Emit = Callable[[Event], None]

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
-from brie_trainer.batches import Batch
-from brie_trainer.differentiable import GroupedLora, RmsNorm, Rotation, SwiGlu, attention
+from brie_trainer.training.batches import Batch
+from brie_trainer.training.differentiable import GroupedLora, RmsNorm, Rotation, SwiGlu, attention
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 

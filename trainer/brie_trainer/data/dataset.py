@@ -11,7 +11,7 @@ from typing import Any
 
 from brie_core.errors import InvalidDataset
 from brie_core.jsonl import read_rows
-from brie_trainer.answer_rows import (
+from brie_trainer.data.answer_rows import (
     completion_of,
     openai_preference_of,
     preference_of,
@@ -20,8 +20,8 @@ from brie_trainer.answer_rows import (
     sharegpt_of,
     text_of_row,
 )
-from brie_trainer.chat_rows import conversation_of
-from brie_trainer.rows import (
+from brie_trainer.data.chat_rows import conversation_of
+from brie_trainer.data.rows import (
     FILE_PARAMS,
     METHODS,
     Completion,

@@ -10,8 +10,8 @@ from typing import Any
 from brie_core import __version__
 from brie_core.text.tokenizer import Tokenizer
 from brie_core.weights.base_model import file_digest
-from brie_trainer.examples import TokenCounts
-from brie_trainer.hyperparameters import Hyperparameters
+from brie_trainer.data.examples import TokenCounts
+from brie_trainer.training.hyperparameters import Hyperparameters
 
 
 def facts_of(

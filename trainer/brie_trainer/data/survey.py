@@ -8,8 +8,8 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from brie_trainer.data_report import FileReport
-from brie_trainer.examples import Example, Pair, Rated
+from brie_trainer.data.examples import Example, Pair, Rated
+from brie_trainer.data.report import FileReport
 
 _SHOWN = 5
 _BUCKETS = (32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)

@@ -7,9 +7,9 @@ from typing import Any
 
 from brie_core.errors import InvalidDataset
 from brie_core.text.tokenizer import Tokenizer
-from brie_trainer.dataset import FileParam, read_conversations, read_preferences, read_ratings
-from brie_trainer.examples import Example, Pair, Rated, TokenCounts
-from brie_trainer.labels import build_examples, build_pairs, build_rated
+from brie_trainer.data.dataset import FileParam, read_conversations, read_preferences, read_ratings
+from brie_trainer.data.examples import Example, Pair, Rated, TokenCounts
+from brie_trainer.data.labels import build_examples, build_pairs, build_rated
 
 Item = Example | Pair | Rated
 

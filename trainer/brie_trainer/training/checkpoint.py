@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from brie_core.durable import publish_folder, write_file
-from brie_trainer.model import LoraModel
+from brie_trainer.training.model import LoraModel
 
 STATE = "trainer_state.json"
 _MOMENTS = ("exp_avg", "exp_avg_sq")

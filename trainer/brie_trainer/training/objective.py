@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from brie_trainer.examples import IGNORED, Example, Pair, Rated
-from brie_trainer.model import Scores
+from brie_trainer.data.examples import IGNORED, Example, Pair, Rated
+from brie_trainer.training.model import Scores
 
 Item = Example | Pair | Rated
 

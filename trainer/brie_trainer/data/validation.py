@@ -7,13 +7,13 @@ from pathlib import Path
 
 from brie_core.errors import InvalidDataset, InvalidRequest
 from brie_core.text.tokenizer import Tokenizer
-from brie_trainer.data_report import DataReport, Finding
-from brie_trainer.dataset import called, invalid, stream_dataset
-from brie_trainer.findings import findings_of, leak
-from brie_trainer.labels import made_of
-from brie_trainer.rows import Completion, Conversation, FileParam, Learnable, Method, Preference, Rating, Row
-from brie_trainer.survey import Survey
-from brie_trainer.system_prompt import default_system
+from brie_trainer.data.dataset import called, invalid, stream_dataset
+from brie_trainer.data.findings import findings_of, leak
+from brie_trainer.data.labels import made_of
+from brie_trainer.data.report import DataReport, Finding
+from brie_trainer.data.rows import Completion, Conversation, FileParam, Learnable, Method, Preference, Rating, Row
+from brie_trainer.data.survey import Survey
+from brie_trainer.data.system_prompt import default_system
 
 
 def check_files(  # noqa: PLR0913, PLR0917  # a job's whole data, and what it is for
