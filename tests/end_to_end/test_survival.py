@@ -181,4 +181,4 @@ def test_a_cancelled_job_is_over_at_once(home: BrieProcesses, tmp_path: Path) ->
         assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
         while training(home.home):
             time.sleep(0.02)
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 4  # a second on a quiet machine (docs/log.md)

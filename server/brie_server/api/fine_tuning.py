@@ -117,7 +117,7 @@ async def _spec(data: CreateJob, services: Services) -> dict[str, Any]:
         "seed": secrets.randbelow(2**31) if data.seed is None else data.seed,
         "method": data.method.type if data.method else "supervised",
         "hyperparameters": {"beta": None} | data.chosen.model_dump(include=set(_HYPERPARAMETERS)),
-        "integrations": [],
+        "integrations": [each.model_dump(exclude_none=True) for each in data.integrations or ()],
         "brie": data.brie.model_dump(),
         "base": {"id": base.id, "folder": str(base.folder), "digest": base.digest},
         "from_version": None if start is None else await _version_of(start, services),

@@ -38,7 +38,7 @@ def shown_job(job: Job) -> FineTuningJob:
         seed=spec["seed"],
         hyperparameters=JobHyperparameters(**_without_beta(chosen)),
         method=_method(spec.get("method", "supervised"), chosen),
-        integrations=[],
+        integrations=spec.get("integrations", []),
         metadata=spec["metadata"],
         brie=_details(job),
     )
@@ -57,7 +57,7 @@ def _without_beta(chosen: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _details(job: Job) -> JobDetails:
-    asked = {name: value for name, value in job.spec["brie"].items() if value is not None and value is not False}
+    asked = {name: value for name, value in job.spec["brie"].items() if value not in (None, False, [])}
     names = ("chosen", "estimate", "data", "best_step")
     return JobDetails(options=asked, attempts=job.attempt, **{name: job.result.get(name) for name in names})
 

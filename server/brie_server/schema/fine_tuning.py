@@ -73,6 +73,22 @@ class Method(Body):
         return options.hyperparameters if options else Hyperparameters()
 
 
+class WandB(Body):
+    """Where Weights & Biases keeps the run."""
+
+    project: Name
+    name: Name | None = None
+    entity: Name | None = None
+    tags: Annotated[list[Name], Field(max_length=50)] | None = None
+
+
+class Integration(Body):
+    """Another service that is told of the run."""
+
+    type: Literal["wandb"]
+    wandb: WandB
+
+
 class CreateJob(Body):
     """The body that starts a fine-tuning job."""
 
@@ -84,7 +100,7 @@ class CreateJob(Body):
     method: Method | None = None
     hyperparameters: Hyperparameters | None = None
     metadata: Metadata | None = None
-    integrations: Refused = None
+    integrations: Annotated[list[Integration], Field(max_length=5)] | None = None
     brie: BrieOptions = BrieOptions()
 
     @model_validator(mode="after")

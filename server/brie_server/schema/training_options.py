@@ -39,5 +39,6 @@ class BrieOptions(StrictBody):
     packing: Flag | None = None
     from_checkpoint: Name | None = None
     gradient_checkpointing: Flag | None = None
+    report_to: Annotated[list[Literal["tensorboard", "wandb", "trackio"]], Field(max_length=3)] | None = None
     num_processes: Annotated[int, Field(ge=1, le=64), Number] | None = None
     dry_run: Flag = False

@@ -35,6 +35,7 @@ from brie_trainer.training.processes import Processes
 from brie_trainer.training.provenance import facts_of
 from brie_trainer.training.reporting import Reporter
 from brie_trainer.training.schedule import Schedule
+from brie_trainer.training.trackers import Trackers
 
 Event = dict[str, Any]
 Emit = Callable[[Event], None]
@@ -88,13 +89,18 @@ def attempt(folder: Path, job: Mapping[str, Any], emit: Emit, stopping: Callable
     if job["spec"]["brie"]["dry_run"]:
         return {"type": "result", "step": 0}
     facts = facts_of(job, chosen, rows.counts, tokenizer, {"seed": schedule.seed, **_machine(decided)})
+    trackers = _trackers(decided, progress, processes, emit)
     reporter = Reporter(
         emit=lambda event: emit(_with_facts(event, facts)),
         progress=progress,
         schedule=schedule,
         tokens_of=lambda step: _tokens_of([rows.training[number] for number in schedule.examples_of(step)]),
+        track=trackers.log,
     )
-    outcome = Loop(_run_of(decided, model, processes), model, progress, reporter, stopping).run()
+    try:
+        outcome = Loop(_run_of(decided, model, processes), model, progress, reporter, stopping).run()
+    finally:
+        trackers.close()
     if outcome is None:
         return {"type": "stopped", "step": progress.step}
     return {
@@ -200,6 +206,20 @@ def _forecast(decided: Decided, model: LoraModel, processes: Processes) -> Estim
             "free: make room, or save less often (brie.save_steps)."
         )
     return expected
+
+
+def _trackers(decided: Decided, progress: Progress, processes: Processes, emit: Emit) -> Trackers:
+    """Those the job asks for, in the process that speaks; raises InvalidRequest before a first step."""
+    if not processes.speaks:
+        return Trackers()
+    return Trackers.open(
+        decided.job["spec"],
+        decided.folder.parent.parent,
+        asdict(decided.chosen),
+        run=decided.job["job_id"],
+        warn=lambda words: emit({"type": "message", "level": "warn", "message": words}),
+        step=progress.step,
+    )
 
 
 def _run_of(decided: Decided, model: LoraModel, processes: Processes) -> Run:

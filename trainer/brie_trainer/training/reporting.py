@@ -27,6 +27,8 @@ class Reporter:
     """Of all steps of this attempt; a machine that sleeps does not count them."""
     tokens: int = 0
     last: dict[str, float] = field(default_factory=lambda: {"validating": 0.0, "saving": 0.0})
+    track: Callable[[int, Mapping[str, Any]], None] = lambda _step, _metrics: None
+    """Told the same metrics as `emit`."""
     watch: Wakefulness = field(default_factory=Wakefulness)
 
     def message(self, text: str, *, level: str = "info") -> None:
@@ -113,3 +115,4 @@ class Reporter:
         record = {"step": step, "total_steps": self.schedule.total_steps, **told}
         self.progress.history.append(record)
         self.emit({"type": "metrics", "data": record})
+        self.track(step, record)

@@ -24,12 +24,16 @@ def boot_time() -> float:
     """
     if sys.platform == "linux":
         return time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.clock_gettime(time.CLOCK_MONOTONIC) if sys.platform == "darwin" else time.time()
+    if sys.platform == "darwin":
+        return time.clock_gettime(time.CLOCK_MONOTONIC)
+    return time.time()
 
 
 def awake_time() -> float:
     """Seconds that stand still while the machine sleeps."""
-    return time.clock_gettime(time.CLOCK_UPTIME_RAW) if sys.platform == "darwin" else time.monotonic()
+    if sys.platform == "darwin":
+        return time.clock_gettime(time.CLOCK_UPTIME_RAW)
+    return time.monotonic()
 
 
 @dataclass(slots=True)
