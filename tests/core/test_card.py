@@ -4,6 +4,9 @@ import json
 import re
 from typing import Any
 
+import pytest
+import yaml
+
 from brie_core.store.card import card
 
 MANIFEST: dict[str, Any] = {
@@ -35,9 +38,24 @@ def test_every_number_of_the_card_stands_in_the_manifest() -> None:
 
 def test_it_has_the_front_matter_the_results_and_how_to_use_it() -> None:
     text = card(MANIFEST)
-    assert text.startswith("---\nbase_model: smollm2\nlibrary_name: peft\n")
+    front = yaml.safe_load(text.split("---\n")[1])
+    assert (front["base_model"], front["library_name"]) == ("smollm2", "peft")
+    assert {"lora", "brie", "base_model:adapter:smollm2"} <= set(front["tags"])
     assert "| 40 | 2.0000 | 4.1851 |" in text and "| 0 |  | 4.6621 |" in text
-    assert "- modules: q_proj, v_proj" in text and "brie export" in text
+    assert "- modules: q_proj, v_proj" in text
+    assert all(way in text for way in ("OpenAI client", "PeftModel.from_pretrained", "brie export"))
+    assert all(digest in text for digest in ("ab" * 32, "cd" * 32, "ef" * 32)) and "- device: cpu" in text
+
+
+@pytest.mark.parametrize("name", ["org/model: a #1", "null", "007", "'quoted\""])
+def test_a_base_of_any_name_is_that_name_in_the_front_matter(name: str) -> None:
+    front = yaml.safe_load(card(MANIFEST | {"base": {"id": name, "digest": "cd" * 32}}).split("---\n")[1])
+    assert front["base_model"] == name
+
+
+def test_a_list_is_told_as_words() -> None:
+    text = card(MANIFEST | {"training": {"target_modules": ["q_proj", "v_proj"]}})
+    assert "- target modules: q_proj, v_proj" in text
 
 
 def test_an_imported_adapter_has_a_card_without_a_training() -> None:

@@ -11,6 +11,7 @@ import pytest
 from brie_core.errors import Conflict, InvalidAdapter, InvalidRequest, NotFound
 from brie_core.store.adapters import AdapterStore
 from brie_core.store.aliases import AliasStore
+from brie_core.store.card import card
 from brie_core.store.database import Database
 from brie_core.store.files import FileStore
 from brie_core.weights.base_model import BaseModel, open_base_model
@@ -42,6 +43,7 @@ def test_a_published_version_is_found_by_its_digest(
     version = adapters.publish(tiny_lora, tiny_base, {"job_id": "j"})
     assert adapters.open(version.digest) == version
     assert version.manifest["job_id"] == "j"
+    assert (version.folder / "README.md").read_text() == card(version.manifest)
     adapters.verify(version, tiny_base)
 
 

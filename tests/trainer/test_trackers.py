@@ -73,17 +73,19 @@ def test_tensorboards_file_holds_the_runs_losses(tmp_path: Path) -> None:
     assert "q_proj, v_proj" in next((tmp_path / "tensorboard").glob("*/hparams.yml")).read_text()
 
 
-def test_steps_that_a_killed_attempt_told_of_are_shown_as_they_were_run_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kept", [0, 2])
+def test_steps_that_a_killed_attempt_told_of_are_shown_as_they_were_run_again(tmp_path: Path, kept: int) -> None:
     spec = spec_of(report_to=["tensorboard"])
     killed = opened(tmp_path, spec)
-    for step in (1, 2, 3, 4):
-        killed.log(step, {"train_loss": 1.0})
+    for step in range(5):
+        killed.log(step, {"loss": 1.0})
     killed.close()
-    again = opened(tmp_path, spec, step=2)
-    for step in (3, 4, 5):
-        again.log(step, {"train_loss": 2.0})
+    again = opened(tmp_path, spec, step=kept)  # without a checkpoint, the base is validated again, too
+    first = kept + 1 if kept else 0
+    for step in range(first, 6):
+        again.log(step, {"loss": 2.0})
     again.close()
-    assert scalars(tmp_path / "tensorboard", "train_loss") == [(1, 1.0), (2, 1.0), (3, 2.0), (4, 2.0), (5, 2.0)]
+    assert scalars(tmp_path / "tensorboard", "loss") == [(step, 1.0 if step < first else 2.0) for step in range(6)]
 
 
 def test_an_integration_names_its_project_and_goes_on_under_the_jobs_id(

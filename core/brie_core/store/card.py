@@ -1,5 +1,6 @@
 """An adapter version's model card: its brie.json in words. Nobody types a number. It knows the manifest, no file."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,8 +21,7 @@ def card(manifest: Mapping[str, Any]) -> str:
 
 def _sections(manifest: Mapping[str, Any]) -> Iterator[str]:
     base, lora, step = manifest["base"], manifest["lora"], manifest.get("step")
-    front = ["---", f"base_model: {base['id']}", "library_name: peft", "tags:", "- lora", "- brie", "---"]
-    yield "\n".join(front)
+    yield _front(base["id"])
     made = f", as it was at step {step}" if step is not None else ""
     yield f"# An adapter of {base['id']}{made}"
     yield _list(
@@ -43,13 +43,21 @@ def _sections(manifest: Mapping[str, Any]) -> Iterator[str]:
     yield _use(base["id"])
 
 
+def _front(base: str) -> str:
+    """YAML; a text in JSON's quotes is one there, whatever is in it."""
+    named, tag = json.dumps(base, ensure_ascii=False), json.dumps(f"base_model:adapter:{base}", ensure_ascii=False)
+    head = [f"base_model: {named}", "library_name: peft", "pipeline_tag: text-generation"]
+    return "\n".join(["---", *head, "tags:", f"- {tag}", "- lora", "- brie", "---"])
+
+
 def _list(title: str, facts: Mapping[str, Any]) -> str:
     lines = [f"- {name}: {value}" for name, value in facts.items() if value is not None]
     return "\n".join([f"## {title}", "", *lines]) if lines else ""
 
 
 def _named(facts: Mapping[str, Any]) -> dict[str, Any]:
-    return {name.replace("_", " "): value for name, value in facts.items()}
+    told = {name: ", ".join(map(str, v)) if isinstance(v, list | tuple) else v for name, v in facts.items()}
+    return {name.replace("_", " "): value for name, value in told.items()}
 
 
 def _data(datasets: Mapping[str, Any]) -> dict[str, str]:
@@ -81,6 +89,7 @@ def _results(history: Sequence[Mapping[str, Any]]) -> str:
 def _use(base: str) -> str:
     return (
         "## Use\n\n"
-        "- Brie: ask it by its name at any OpenAI client; `brie export NAME` makes a GGUF file of it for llama.cpp.\n"
-        f"- PEFT: `PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({base!r}), FOLDER)`"
+        "- Brie: ask it by its name at any OpenAI client.\n"
+        f"- PEFT: `PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({base!r}), FOLDER)`\n"
+        "- GGUF: `brie export NAME` makes a file of it and its base, for llama.cpp and what builds on it."
     )

@@ -140,7 +140,7 @@ def _built(asked: Asked, folder: Path, run: str, step: int) -> Tracker:
     tracker: Tracker
     match asked.name:
         case "tensorboard":  # what a killed attempt told of later steps is not shown
-            tracker = tracking.TensorBoardTracker("tensorboard", folder, purge_step=step + 1 if step else None)
+            tracker = tracking.TensorBoardTracker("tensorboard", folder, purge_step=step + 1 if step else 0)
         case "wandb":
             again = {"name": called, "id": run, "resume": "allow", "dir": str(folder)}
             tracker = tracking.WandBTracker(asked.project, **again, **asked.more)
