@@ -3,6 +3,7 @@
 import csv
 import io
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -72,6 +73,13 @@ async def test_a_result_leaves_its_figures_and_the_whole_curve(
     rows = list(csv.DictReader(io.StringIO(file.path.read_text())))
     assert [(row["train_loss"], row["valid_loss"]) for row in rows] == [("4.5", "4.25"), ("3.5", "4.75")]
     assert best_shown(attempt) == "best: 4.2500 at step 1"
+
+
+async def test_the_best_step_that_the_run_itself_named_is_the_one_that_is_marked(
+    kind: FineTuneKind, job: Job, attempt: Path
+) -> None:
+    await kind.change(replace(job, result={"best_step": 2}), attempt, checkpoint(2, best=False))
+    assert best_shown(attempt) == "best: 4.7500 at step 2"
 
 
 async def test_no_room_for_a_picture_is_no_end(kind: FineTuneKind, job: Job, attempt: Path) -> None:
