@@ -29,6 +29,9 @@ MEANINGS = (
     "inside method, or at the top without a method",
     "it was not trained for fewer to mean anything",
     "comes before this output",
+    "would be ignored, leave them out",
+    "looks at the validation loss",
+    "there is nothing to pack",
 )
 """Rules between fields that JSON Schema has no words for, in Brie's words; their code is that of a malformed field."""
 
@@ -38,6 +41,8 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
     """Names that exist, in requests that are answered within a moment."""
     if case.operation.path == "/v1/adapters/{name}" and case.method in {"GET", "PUT"}:
         case.path_parameters["name"] = ADAPTER
+    if case.operation.path.endswith("/events"):
+        case.query.pop("stream", None)  # it ends with its job, and no worker is here to end one
     body = case.body
     if not isinstance(body, dict):
         return
