@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import openai
 import pytest
 from openai.types.fine_tuning import FineTuningJob
@@ -174,24 +173,3 @@ def test_a_run_is_told_to_a_tracker_and_one_that_is_not_there_is_named(client: o
     assert missing.error is not None
     assert (missing.status, missing.error.code, missing.error.param) == ("failed", "missing_tracker", "integrations")
     assert missing.integrations is not None and missing.integrations[0].wandb.project == "p"
-
-
-def test_events_are_streamed_as_they_come_and_the_stream_ends_with_the_job(
-    brie: BrieProcesses, client: openai.OpenAI, tmp_path: Path
-) -> None:
-    job = create(client, upload(client, tmp_path, CHATS), hyperparameters={"n_epochs": 2})
-    url = f"{brie.url}/v1/fine_tuning/jobs/{job.id}/events?stream=true"
-    with httpx2.stream("GET", url, timeout=120) as response:
-        assert response.headers["content-type"].startswith("text/event-stream")
-        lines = [line.removeprefix("data: ") for line in response.iter_lines() if line.startswith("data: ")]
-    assert lines.pop() == "[DONE]"
-    told = [json.loads(line) for line in lines]
-    assert (told[0]["message"], told[-1]["message"]) == (
-        "Created fine-tuning job",
-        "The job has successfully completed",
-    )
-    listed = [event.id for event in client.fine_tuning.jobs.list_events(job.id, limit=1000)]
-    assert [event["id"] for event in told] == listed[::-1]
-    again = httpx2.get(url + f"&after={told[-2]['id']}", timeout=30).text.split("\n\n")
-    assert json.loads(again[0].removeprefix("data: "))["id"] == told[-1]["id"]
-    assert again[1] == "data: [DONE]"

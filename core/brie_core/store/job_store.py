@@ -218,18 +218,6 @@ class JobStore:
         async with self._database.read() as connection:
             return [Event(**row._mapping) for row in (await connection.execute(query)).all()]
 
-    async def events_behind(self, job_id: str, seq: int, limit: int) -> Sequence[Event]:
-        """Oldest first, those with a number above `seq`."""
-        query = select(events).where(events.c.job_id == job_id, events.c.seq > seq).order_by(events.c.seq).limit(limit)
-        async with self._database.read() as connection:
-            return [Event(**row._mapping) for row in (await connection.execute(query)).all()]
-
-    async def seq_of(self, job_id: str, event_id: str) -> int:
-        """The number of a job's event; 0 for one that it does not have."""
-        query = select(events.c.seq).where(events.c.job_id == job_id, events.c.id == event_id)
-        async with self._database.read() as connection:
-            return (await connection.execute(query)).scalar_one_or_none() or 0
-
     async def checkpoints(self, job_id: str, *, limit: int, after: str | None = None) -> Sequence[Checkpoint]:
         """Newest first, beginning behind the checkpoint `after`."""
         query = (

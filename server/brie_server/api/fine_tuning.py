@@ -5,17 +5,14 @@ from typing import Annotated, Any
 
 from litestar import Request, get, post
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
-from litestar.response import Stream
 
 from brie_core.errors import InvalidRequest, NotFound
 from brie_core.store.job_folder import read_job_folder
 from brie_core.store.jobs import JobKind, JobStatus, NewEvent
 from brie_core.wire import Page, page_of
 from brie_server.api.fine_tuning_views import shown_checkpoint, shown_event, shown_job
-from brie_server.api.job_events import followed
 from brie_server.api.models import check_free_name
 from brie_server.api.services import Given, Services
-from brie_server.api.streaming import event_stream
 from brie_server.schema.fine_tuning import CreateJob
 from brie_server.schema.fine_tuning_jobs import FineTuningJob, JobCheckpoint, JobEvent
 
@@ -77,17 +74,10 @@ async def resume_job(job_id: FromPath[str], services: Given) -> FineTuningJob:
 
 @get("/fine_tuning/jobs/{job_id:str}/events", operation_id="listFineTuningEvents")
 async def list_events(
-    job_id: FromPath[str],
-    services: Given,
-    after: FromQuery[str | None] = None,
-    limit: Limit = 20,
-    stream: FromQuery[bool] = False,  # noqa: FBT002  # a query parameter
-) -> Page[JobEvent] | Stream:
-    """A page of a job's events, newest first; with `stream=true` all of them, oldest first, as they come."""
+    job_id: FromPath[str], services: Given, after: FromQuery[str | None] = None, limit: Limit = 20
+) -> Page[JobEvent]:
+    """A page of a job's events, newest first."""
     await services.jobs.get(job_id, JobKind.FINE_TUNE)
-    if stream:
-        told = followed(services.jobs, job_id, after)
-        return event_stream(told, {}, told.aclose)
     found = await services.jobs.events(job_id, limit=limit + 1, after=after)
     return page_of([shown_event(event) for event in found], limit)
 
