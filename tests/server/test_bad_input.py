@@ -226,10 +226,10 @@ def test_a_file_name_is_never_a_path(brie: BrieProcesses) -> None:
             400,
             "hyperparameters.learning_rate_multiplier",
         ),
-        ({"method": {"type": "dpo"}}, 400, "method.type"),
+        ({"method": {"type": "reinforcement"}}, 400, "method.type"),
         ({"seed": -1}, 400, "seed"),
         ({"metadata": {"x": 1}}, 400, "metadata.x"),
-        ({"integrations": [{"type": "wandb"}]}, 400, "integrations"),
+        ({"integrations": [{"type": "wandb"}]}, 400, "integrations[0].wandb"),
         ({"brie": {"rnak": 3}}, 400, "brie.rnak"),
     ],
 )
