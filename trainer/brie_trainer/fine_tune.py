@@ -161,8 +161,13 @@ class FineTuneKind:
         return version.digest
 
     def _from_adapter(self, job: Job) -> str | None:
-        version = job.spec.get("from_version")
-        return None if version is None else str(self._adapters.open(version).folder)
+        """Raises InvalidAdapter for one of another base, or damaged on disk."""
+        digest = job.spec.get("from_version")
+        if digest is None:
+            return None
+        version = self._adapters.open(digest)
+        self._adapters.verify(version, self._base)
+        return str(version.folder)
 
     async def _stored(self, file_id: str, param: str) -> Path:
         try:
