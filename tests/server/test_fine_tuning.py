@@ -101,6 +101,7 @@ def test_a_run_goes_on_from_a_trained_model(client: openai.OpenAI, tmp_path: Pat
     start = {"from_checkpoint": first.fine_tuned_model, "learning_rate": 0.001}
     second = ended(client, create(client, file_id, hyperparameters={"n_epochs": 1}, brie=start))
     assert second.status == "succeeded", second.error
+    assert details(second)["chosen"]["rank"] == 5  # the adapter's own, not what would have been chosen
     assert metrics(client, second, "train_loss")[0] < metrics(client, first, "train_loss")[0] - 0.05
 
 

@@ -13,10 +13,10 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from brie_trainer.data.examples import IGNORED, Example, Pair, Rated
 from brie_trainer.training.batches import collate
+from brie_trainer.training.job_rows import Item
 from brie_trainer.training.model import LoraModel, load
 from brie_trainer.training.objective import (
     Desirability,
-    Item,
     Objective,
     Preference,
     Supervised,

@@ -1,7 +1,7 @@
 """`python -m brie_trainer.run FOLDER`: one attempt at one fine-tuning job. The folder is the whole contract.
 
-In: job.json, the data it names, earlier attempts' checkpoints. Out: events.jsonl, checkpoints and an adapter. It opens
-no database, and it dies with the worker that started it. SIGTERM ends it at its next micro-batch, with a checkpoint.
+In: job.json, the data it names, earlier attempts' checkpoints. Out: events.jsonl and checkpoints. It opens no database,
+and it dies with the worker that started it. SIGTERM ends it at its next micro-batch, with a checkpoint.
 
 A job that asks for several processes becomes torch's launcher of them; under a launcher of several machines, with the
 folder where all of them see it, the same command is one of its processes.

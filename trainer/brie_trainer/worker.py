@@ -241,7 +241,7 @@ class Worker:
 def tidy(folder: Path, job: Job) -> None:
     """Take away what a finished job's folder need not keep: its data and its checkpoints. The logs stay."""
     if is_final(job.status):
-        for part in (folder / "data", *folder.glob("attempts/*/checkpoints"), *folder.glob("attempts/*/adapter")):
+        for part in (folder / "data", *folder.glob("attempts/*/checkpoints")):
             shutil.rmtree(part, ignore_errors=True)
         for part in folder.glob("attempts/*/work"):
             shutil.rmtree(part, ignore_errors=True)

@@ -17,20 +17,20 @@ import torch
 
 from brie_core.errors import BrieError
 from brie_core.text.tokenizer import Tokenizer
-from brie_core.weights.base_model import BaseModel
+from brie_core.weights.base_model import BaseModel, read_json
 from brie_trainer.training import checkpoint
 from brie_trainer.training.checkpoint import Progress
 from brie_trainer.training.device import choose_device, choose_dtype
 from brie_trainer.training.device_memory import free_memory
 from brie_trainer.training.estimate import Estimate, estimate
 from brie_trainer.training.forecast import longest_of, measure, shape_of
-from brie_trainer.training.hyperparameters import Hyperparameters, choose
+from brie_trainer.training.hyperparameters import Hyperparameters, choose, going_on
 from brie_trainer.training.job_rows import Item, Rows, read_rows
 from brie_trainer.training.loop import EarlyStopping, Loop, Run, trained_tokens
 from brie_trainer.training.memory_errors import give_back, within_memory
 from brie_trainer.training.model import LoraModel, load
 from brie_trainer.training.objective import Desirability, Objective, Preference, Supervised
-from brie_trainer.training.plan import Plan, Shape, plan
+from brie_trainer.training.plan import Plan, plan
 from brie_trainer.training.processes import Processes
 from brie_trainer.training.provenance import facts_of
 from brie_trainer.training.reporting import Reporter
@@ -60,7 +60,6 @@ class Decided:
     dtype: str
     attempts: Sequence[Path]
     resume_from: Path | None
-    shape: Shape
     plan: Plan
     free: int
 
@@ -116,6 +115,8 @@ def decide(folder: Path, job: Mapping[str, Any], tokenizer: Tokenizer) -> Decide
     spec, base = job["spec"], BaseModel(job["base"]["id"], Path(job["base"]["folder"]), job["base"]["digest"])
     rows = read_rows(job, tokenizer, min(spec["brie"]["max_length"] or sys.maxsize, base.context_length))
     chosen = choose(spec, num_examples=len(rows.training), longest=rows.counts.longest, config=base.config)
+    if job["from_adapter"]:
+        chosen = going_on(chosen, read_json(Path(job["from_adapter"]) / "adapter_config.json"))
     device = choose_device(job["device"])
     dtype = choose_dtype(job["dtype"], device)
     attempts = [folder, *map(Path, job["earlier"])]
@@ -130,7 +131,6 @@ def decide(folder: Path, job: Mapping[str, Any], tokenizer: Tokenizer) -> Decide
         dtype=dtype,
         attempts=attempts,
         resume_from=checkpoint.newest(attempts),
-        shape=shape,
         plan=plan(
             shape,
             longest=longest_of([*rows.training, *rows.validation]),

@@ -46,7 +46,7 @@ class Progress:
 
 def save(
     folder: Path, model: LoraModel, optimizer: torch.optim.AdamW, reference: Mapping[str, Tensor], progress: Progress
-) -> Path:
+) -> None:
     """Write `folder` whole or not at all."""
     staged = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(staged, ignore_errors=True)
@@ -59,7 +59,6 @@ def save(
     write_file(staged / STATE, json.dumps({"files": sizes, "progress": asdict(progress)}, indent=1).encode())
     shutil.rmtree(folder, ignore_errors=True)
     publish_folder(staged, folder)
-    return folder
 
 
 def read_progress(folder: Path) -> Progress:

@@ -1,7 +1,7 @@
 """How many bytes a process may still take on a device. It knows no plan."""
 
+import os
 import resource
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,20 +21,11 @@ def free_memory(device: str) -> int:
     return max(min(_limits()), 0)
 
 
-def peak_memory(device: str) -> int:
-    """The most that this process has held so far."""
-    if device == "cuda":
-        return int(torch.cuda.max_memory_allocated())
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
 def _limits() -> Iterator[int]:
     yield _machine()
-    used = _used()
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
     if soft != resource.RLIM_INFINITY:
-        yield soft - used[1]
+        yield soft - _virtual()
     for limit, usage in (
         ("memory.max", "memory.current"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
@@ -48,16 +39,13 @@ def _machine() -> int:
     found = [line.split()[1] for line in _read(Path("/proc/meminfo")).splitlines() if line.startswith("MemAvailable")]
     if found:
         return int(found[0]) * 1024
-    import os
-
     return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * _UNIFIED_SHARE)
 
 
-def _used() -> tuple[int, int]:
-    """Resident and virtual bytes of this process."""
-    pages = (_read(Path("/proc/self/statm")).split() or ["0", "0"])[:2]
-    virtual, resident = (int(page) * resource.getpagesize() for page in pages)
-    return resident, virtual
+def _virtual() -> int:
+    """Bytes of address space that this process has taken."""
+    pages = _read(Path("/proc/self/statm")).split()
+    return int(pages[0]) * resource.getpagesize() if pages else 0
 
 
 def _read(file: Path) -> str:

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from brie_trainer.data.examples import Example
 from brie_trainer.training.batches import collate, micro_batches
+from brie_trainer.training.job_rows import Item
 from brie_trainer.training.memory_errors import OutOfMemory, give_back, within_memory
 from brie_trainer.training.model import LoraModel, Scores
-from brie_trainer.training.objective import Item, per_sequence
+from brie_trainer.training.objective import per_sequence
 
 Halved = Callable[[int], None]
 """Told the smaller number of tokens that a micro-batch may have from now on."""

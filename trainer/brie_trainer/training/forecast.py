@@ -3,6 +3,7 @@
 It touches neither the adapter nor the optimizer: what it measures with is thrown away.
 """
 
+import math
 import time
 from collections.abc import Sequence
 
@@ -14,8 +15,8 @@ from brie_trainer.training.batches import collate
 from brie_trainer.training.estimate import Speed
 from brie_trainer.training.evaluation import length_of
 from brie_trainer.training.hyperparameters import Hyperparameters
+from brie_trainer.training.job_rows import Item
 from brie_trainer.training.model import LoraModel
-from brie_trainer.training.objective import Item
 from brie_trainer.training.plan import Shape
 
 _WARM_UP_TOKENS = 32
@@ -30,7 +31,7 @@ def shape_of(base: BaseModel, chosen: Hyperparameters) -> Shape:
         for name, (outputs, inputs) in linears.items()
         if targets is None or name.rpartition(".")[2] in targets
     )
-    weights = sum(_size(tensor.shape) for tensor in base.tensors.values())
+    weights = sum(math.prod(tensor.shape) for tensor in base.tensors.values())
     return Shape.of(base.config, weights=weights, trained=trained)
 
 
@@ -57,10 +58,3 @@ def _learn(model: LoraModel, sequences: Sequence[Example]) -> None:
     scores.log_probs_N.sum().backward()  # type: ignore[no-untyped-call]
     for parameter in model.parameters.values():
         parameter.grad = None
-
-
-def _size(shape: Sequence[int]) -> int:
-    size = 1
-    for extent in shape:
-        size *= extent
-    return size

@@ -6,7 +6,7 @@ Sources: rank, targets and the learning rate's shape follow "LoRA Without Regret
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 _EXPONENTS = {"qwen2": 0.0775, "qwen3": 0.0775}
@@ -64,6 +64,19 @@ def choose(spec: Mapping[str, Any], *, num_examples: int, longest: int, config: 
         max_length=min(brie["max_length"] or longest, int(config["max_position_embeddings"])),
         eval_steps=brie["eval_steps"] or _EVALUATE_EVERY,
         save_steps=brie["save_steps"] or _EVALUATE_EVERY,
+    )
+
+
+def going_on(chosen: Hyperparameters, adapter: Mapping[str, Any]) -> Hyperparameters:
+    """The same with the shape of the adapter that is gone on from; `adapter` is its adapter_config.json."""
+    targets = adapter["target_modules"]
+    names = [targets] if isinstance(targets, str) else targets
+    return replace(
+        chosen,
+        rank=adapter["r"],
+        alpha=adapter["lora_alpha"],
+        dropout=0.0,
+        target_modules=tuple(sorted({name.rpartition(".")[2] for name in names})),
     )
 
 

@@ -12,6 +12,7 @@ from brie_trainer.data.examples import Example, Pair, Rated, TokenCounts
 from brie_trainer.data.labels import build_examples, build_pairs, build_rated
 
 Item = Example | Pair | Rated
+"""What one unit of training is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,8 +18,9 @@ from brie_core.errors import BrieError
 from brie_trainer.training import checkpoint
 from brie_trainer.training.checkpoint import Progress
 from brie_trainer.training.evaluation import Scorer
+from brie_trainer.training.job_rows import Item
 from brie_trainer.training.model import LoraModel
-from brie_trainer.training.objective import Item, Objective, Sums, mismatched
+from brie_trainer.training.objective import Objective, Sums, mismatched
 from brie_trainer.training.processes import Processes
 from brie_trainer.training.reporting import Reporter
 from brie_trainer.training.schedule import Schedule
@@ -69,10 +70,8 @@ class Run:
 class Outcome:
     """What came of a run."""
 
-    adapter: Path
-    """The checkpoint to publish."""
     step: int
-    """The step it was made at."""
+    """The step whose checkpoint is to be published."""
     last_step: int
 
 
@@ -142,13 +141,12 @@ class Loop:
     def _outcome(self) -> Outcome:
         last, best = self._progress.step, self._progress.best_step
         chosen = best if self._run.early_stopping and best else last
-        folder = checkpoint.at_step(self._run.attempts, chosen)
-        if folder is None:
+        if checkpoint.at_step(self._run.attempts, chosen) is None:
             self._reporter.message(f"The checkpoint of step {chosen} is gone; the last one is used", level="warn")
-            chosen, folder = last, self._folder(last)
+            chosen = last
         elif chosen != last:
             self._reporter.message(f"The best validation was at step {chosen}: that checkpoint is the result")
-        return Outcome(adapter=folder, step=chosen, last_step=last)
+        return Outcome(step=chosen, last_step=last)
 
     def _validate(self, step: int) -> bool:
         """Measure the validation rows; whether this is the best so far. The untouched base, step 0, is told only."""

@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from brie_trainer.data.examples import IGNORED, Example, Pair, Rated
+from brie_trainer.data.examples import IGNORED, Example, Rated
+from brie_trainer.training.job_rows import Item
 from brie_trainer.training.model import Scores
-
-Item = Example | Pair | Rated
 
 SUMS = ("loss", "weight", "hits", "tokens", "margin", "wins", "pairs")
 
@@ -113,15 +112,7 @@ class Preference:
         margins = gains[0::2] - gains[1::2]
         loss = -logsigmoid(self.beta * margins).sum()
         is_chosen_N = scores.rows_N % 2 == 0
-        counts: dict[str, float | Tensor] = {
-            "hits": scores.is_top1_N[is_chosen_N].sum(),
-            "tokens": is_chosen_N.sum(),
-            "pairs": len(items),
-        }
-        found = margins.detach()
-        return loss, Sums.of(
-            loss=loss.detach(), weight=len(items), margin=found.sum(), wins=(found > 0).sum(), **counts
-        )
+        return loss, _judged(loss, margins, scores.is_top1_N[is_chosen_N])
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,15 +136,22 @@ class Desirability:
         gains = per_sequence(scores, len(items)) - reference
         signs = torch.tensor([1.0 if is_desirable(item) else -1.0 for item in items], device=gains.device)
         values = torch.sigmoid(self.beta * signs * (gains - drift))
-        loss, found = (1 - values).sum(), (signs * (gains - drift)).detach()
-        counts: dict[str, float | Tensor] = {
-            "hits": scores.is_top1_N.sum(),
-            "tokens": len(scores.rows_N),
-            "pairs": len(items),
-        }
-        return loss, Sums.of(
-            loss=loss.detach(), weight=len(items), margin=found.sum(), wins=(found > 0).sum(), **counts
-        )
+        loss = (1 - values).sum()
+        return loss, _judged(loss, signs * (gains - drift), scores.is_top1_N)
+
+
+def _judged(loss: Tensor, margins: Tensor, hits: Tensor) -> Sums:
+    """What is told of answers held against a reference: by how much they won, and which tokens were the likeliest."""
+    won, number = margins.detach(), len(margins)
+    return Sums.of(
+        loss=loss.detach(),
+        weight=number,
+        margin=won.sum(),
+        wins=(won > 0).sum(),
+        pairs=number,
+        hits=hits.sum(),
+        tokens=len(hits),
+    )
 
 
 def is_desirable(item: Item) -> bool:

@@ -12,9 +12,10 @@ from torch import Tensor
 from brie_trainer.training.batches import collate, micro_batches
 from brie_trainer.training.checkpoint import Progress
 from brie_trainer.training.evaluation import length_of
+from brie_trainer.training.job_rows import Item
 from brie_trainer.training.memory_errors import OutOfMemory, give_back, within_memory
 from brie_trainer.training.model import LoraModel
-from brie_trainer.training.objective import Item, Objective, Sums
+from brie_trainer.training.objective import Objective, Sums
 from brie_trainer.training.processes import Processes
 
 _MAX_GRADIENT_NORM = 1.0
