@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from brie_core.errors import InvalidAdapter
 from brie_core.settings import Settings
 from brie_core.store.adapters import AdapterStore
 from brie_core.store.database import Database
@@ -86,3 +87,20 @@ async def test_no_room_for_a_picture_is_no_end(kind: FineTuneKind, job: Job, att
     (attempt.parent.parent / "loss.svg").mkdir()
     change = await kind.change(job, attempt, checkpoint(1, best=True))
     assert change.checkpoints and change.checkpoints[0].step == 1
+
+
+async def test_a_run_goes_on_only_from_an_adapter_of_its_own_base(
+    job: Job, tiny_base: BaseModel, tiny_lora: Path, database: Database, tmp_path: Path
+) -> None:
+    adapters = AdapterStore(tmp_path)
+    version = adapters.publish(tiny_lora, tiny_base, {}).digest
+    going_on = replace(job, spec=dict(job.spec) | {"from_version": version})
+
+    def found(base: BaseModel) -> str | None:
+        files = FileStore(database, tmp_path)
+        return FineTuneKind(Settings(home=tmp_path), base, files, adapters)._from_adapter(going_on)
+
+    assert found(tiny_base) == str(tmp_path / "adapters" / version)
+    with pytest.raises(InvalidAdapter) as refused:
+        found(replace(tiny_base, digest="0" * 64))
+    assert refused.value.code == "adapter_base_mismatch"
