@@ -26,7 +26,7 @@ ROWS = [
     {
         "messages": [
             {"role": "user", "content": f"Say {i}"},
-            {"role": "assistant", "content": f"Here is {i}, gladly. " * 8},
+            {"role": "assistant", "content": f"Here is {i}, gladly. " * 3},
         ]
     }
     for i in range(40)
@@ -161,7 +161,7 @@ def test_a_worker_frozen_past_its_lease_writes_nothing_when_it_thaws(home: BrieP
     home.send("brie_trainer", signal.SIGSTOP)
     try:
         home.start_another_worker()
-        done = ended(client, job, seconds=200)
+        done = ended(client, job, seconds=500)
         assert done.status == "succeeded", done.error
         told = [event.id for event in client.fine_tuning.jobs.list_events(job.id, limit=1000)]
     finally:
