@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
-from brie_trainer.training.device_memory import container_limits
+import pytest
+
+from brie_trainer.training import device_memory
+from brie_trainer.training.device_memory import container_limits, free_memory
 
 MIB = 2**20
 UNLIMITED = 9223372036854771712
@@ -47,3 +50,11 @@ def test_inside_a_container_whose_group_is_the_root_that_it_sees(tmp_path: Path)
 
 def test_a_machine_without_groups_has_no_limit(tmp_path: Path) -> None:
     assert list(container_limits(tmp_path, "")) == []
+
+
+def test_processes_of_one_machine_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_memory, "_machine", lambda: 800 * MIB)
+    monkeypatch.setattr(device_memory, "container_limits", lambda *_: [600 * MIB])
+    assert free_memory("cpu") == 600 * MIB
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert free_memory("cpu") == 300 * MIB

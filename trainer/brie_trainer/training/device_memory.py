@@ -1,5 +1,6 @@
 """How many bytes a process may still take on a device. It knows no plan."""
 
+import os
 import resource
 import sys
 from collections.abc import Iterator
@@ -33,12 +34,14 @@ def peak_memory(device: str) -> int:
 
 
 def _limits() -> Iterator[int]:
-    yield _machine()
+    sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torch's launcher: this machine's processes of one run
+    yield _machine() // sharing
     used = _used()
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
     if soft != resource.RLIM_INFINITY:
         yield soft - used[1]
-    yield from container_limits(_CGROUP, _read(Path("/proc/self/cgroup")))
+    for left in container_limits(_CGROUP, _read(Path("/proc/self/cgroup"))):
+        yield left // sharing
 
 
 def container_limits(root: Path, membership: str) -> Iterator[int]:
@@ -69,8 +72,6 @@ def _machine() -> int:
     found = [line.split()[1] for line in _read(Path("/proc/meminfo")).splitlines() if line.startswith("MemAvailable")]
     if found:
         return int(found[0]) * 1024
-    import os
-
     return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * _UNIFIED_SHARE)
 
 
