@@ -187,6 +187,7 @@ def _forecast(decided: Decided, model: LoraModel, processes: Processes) -> Estim
     if speed is None:
         give_back(model.device)
         return None
+    objective = _objective(decided.chosen)
     expected = estimate(
         decided.rows.counts,
         decided.schedule,
@@ -198,6 +199,8 @@ def _forecast(decided: Decided, model: LoraModel, processes: Processes) -> Estim
         device=decided.device,
         dtype=decided.dtype,
         processes=processes.count,
+        needs_reference=objective.needs_reference,
+        needs_drift=objective.needs_drift,
     )
     left = shutil.disk_usage(decided.folder).free
     if left < expected.disk_bytes:

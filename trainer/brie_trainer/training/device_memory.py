@@ -8,6 +8,9 @@ from pathlib import Path
 import torch
 
 _CGROUP = Path("/sys/fs/cgroup")
+_V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+_V2 = ("memory.max", "memory.current", "inactive_file")
+"""Files of a control group, and the entry of its memory.stat that is given back when memory is short."""
 _UNIFIED_SHARE = 0.6
 """Of a Mac's memory, what a process can use before the machine swaps."""
 
@@ -22,17 +25,37 @@ def free_memory(device: str) -> int:
 
 
 def _limits() -> Iterator[int]:
-    yield _machine()
+    sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torch's launcher: this machine's processes of one run
+    yield _machine() // sharing
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
     if soft != resource.RLIM_INFINITY:
         yield soft - _virtual()
-    for limit, usage in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        text = _read(_CGROUP / limit)
-        if text.isdigit():
-            yield int(text) - int(_read(_CGROUP / usage) or 0)
+    for left in container_limits(_CGROUP, _read(Path("/proc/self/cgroup"))):
+        yield left // sharing
+
+
+def container_limits(root: Path, membership: str) -> Iterator[int]:
+    """What each control group leaves that has a limit: the process's own, as /proc/self/cgroup tells it, and all above.
+
+    Cached pages of files count as used there, but the kernel drops them before it refuses memory.
+    """
+    for line in membership.splitlines():
+        _, controllers, path = line.split(":", 2)
+        if "memory" in controllers.split(","):
+            yield from _limits_up_to(root / "memory", path, _V1)
+        elif not controllers:
+            yield from _limits_up_to(root, path, _V2)
+
+
+def _limits_up_to(root: Path, path: str, names: tuple[str, str, str]) -> Iterator[int]:
+    limit, usage, droppable = names
+    own = root / path.strip("/")
+    for folder in (own, *own.parents):
+        if (text := _read(folder / limit)).isdigit():
+            stat = dict(line.split(" ", 1) for line in _read(folder / "memory.stat").splitlines())
+            yield int(text) - int(_read(folder / usage) or 0) + int(stat.get(droppable, 0))
+        if folder == root:
+            return
 
 
 def _machine() -> int:

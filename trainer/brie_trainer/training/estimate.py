@@ -37,13 +37,15 @@ class Estimate:
     disk_bytes: int
     training_seconds: float
     validation_seconds: float
+    reference_seconds: float
+    """What preferences need besides: the reference's answers before the first step, and drift at every step."""
     device: str
     dtype: str
 
     @property
     def seconds(self) -> float:
         """Until the end, from the first step."""
-        return self.training_seconds + self.validation_seconds
+        return self.training_seconds + self.validation_seconds + self.reference_seconds
 
     def as_json(self) -> dict[str, Any]:
         """Ready for json.dumps."""
@@ -72,10 +74,14 @@ def estimate(  # noqa: PLR0913  # all that is known before the first step
     device: str,
     dtype: str,
     processes: int,
+    needs_reference: bool = False,
+    needs_drift: bool = False,
 ) -> Estimate:
     """`adapter_bytes` of one saved adapter: a checkpoint is three of them, and each that is served one more."""
     steps, evaluations = schedule.total_steps, schedule.num_evaluations if validation_tokens else 0
     saves = sum(schedule.saves_after(step) for step in range(1, steps + 1))
+    reference = (counts.tokens + validation_tokens) * processes if needs_reference else 0  # each process, all of it
+    drift = 2 * (counts.tokens * schedule.n_epochs + evaluations * validation_tokens) if needs_drift else 0
     return Estimate(
         examples=counts.examples,
         tokens_per_epoch=counts.tokens,
@@ -92,6 +98,7 @@ def estimate(  # noqa: PLR0913  # all that is known before the first step
         disk_bytes=adapter_bytes * (3 * 3 + saves),
         training_seconds=round(counts.tokens * schedule.n_epochs * speed.training / processes, 1),
         validation_seconds=round(evaluations * validation_tokens * speed.validating / processes, 1),
+        reference_seconds=round((reference + drift) * speed.validating / processes, 1),
         device=device,
         dtype=dtype,
     )

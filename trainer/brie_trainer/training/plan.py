@@ -107,7 +107,8 @@ def plan(  # noqa: PLR0913  # a model, its data and the room there is
         return _planned(longest, per_token, fixed, logits, twice=True)
     raise DoesNotFit(
         f"An example of {longest} tokens needs {needed / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} GiB "
-        "are free: set brie.max_length lower, train a smaller model, or close what else uses the memory.",
+        "are free: set brie.max_length lower, train a smaller model, hold this one in fewer bits (brie.quantization, "
+        "on an NVIDIA GPU), or close what else uses the memory.",
         param="brie.max_length",
     )
 

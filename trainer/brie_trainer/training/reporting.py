@@ -47,11 +47,12 @@ class Reporter:
 
     def step_ended(self, step: int, sums: Sums, norm: float) -> None:
         """One metrics event per step."""
-        seconds, noticed = self.watch.end()
+        tokens = self.tokens_of(step)
+        seconds, noticed = self.watch.end(tokens)
         self.seconds += seconds
         if noticed:
             self.message(f"Step {step}: {noticed}", level="warn")
-        self.tokens += self.tokens_of(step)
+        self.tokens += tokens
         metrics = {
             "train_loss": sums.mean("loss", "weight"),
             "train_mean_token_accuracy": sums.mean("hits", "tokens"),

@@ -43,6 +43,7 @@ class Wakefulness:
     awake: Callable[[], float] = awake_time
     all_time: Callable[[], float] = boot_time
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
+    """Seconds per token of the last steps: a step of long examples is no stall."""
     began: float = 0.0
     asleep: float | None = None
     """By how much all time was ahead when it was last looked at; only its growth means anything."""
@@ -53,12 +54,12 @@ class Wakefulness:
         if self.asleep is None:
             self.asleep = self.all_time() - self.began
 
-    def end(self) -> tuple[float, str | None]:
+    def end(self, tokens: int = 1) -> tuple[float, str | None]:
         """The step's seconds awake, and a sentence about whatever was out of the ordinary since the last one."""
         now = self.awake()
         seconds, slept = now - self.began, self._slept(now)
-        usual = statistics.median(self.recent) if len(self.recent) >= _LEAST else None
-        self.recent.append(seconds)
+        usual = statistics.median(self.recent) * tokens if len(self.recent) >= _LEAST else None
+        self.recent.append(seconds / max(tokens, 1))
         if slept > _SLEPT_SECONDS:
             return seconds, f"the machine slept for {slept:.0f} seconds; they do not count"
         if usual is not None and seconds > max(_STALLED_TIMES * usual, _STALLED_SECONDS):
