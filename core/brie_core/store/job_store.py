@@ -16,6 +16,7 @@ from brie_core.errors import Conflict, InvalidRequest, LeaseLost, NotFound
 from brie_core.identifiers import new_id
 from brie_core.store.aliases import point_alias
 from brie_core.store.database import Database, checkpoints, events, jobs
+from brie_core.store.job_requests import JobRequest, row_made_by
 from brie_core.store.jobs import (
     ID_PREFIXES,
     Checkpoint,
@@ -72,13 +73,21 @@ class JobStore:
         self._clock = clock
 
     async def create(
-        self, kind: JobKind, spec: Mapping[str, Any], status: JobStatus, created: Sequence[NewEvent]
+        self,
+        kind: JobKind,
+        spec: Mapping[str, Any],
+        status: JobStatus,
+        created: Sequence[NewEvent],
+        request: JobRequest | None = None,
     ) -> Job:
-        """Write a new job with its first events."""
+        """Write a new job with its first events; `request` made before is answered with the job that it made."""
         job_id = new_id(ID_PREFIXES[kind])
-        row = {"id": job_id, "kind": kind, "status": status, "spec": dict(spec), "result": {}, "attempt": 0}
+        asked = {} if request is None else {"request": request.as_json()}
+        row = {"id": job_id, "kind": kind, "status": status, "spec": {**spec, **asked}, "result": {}, "attempt": 0}
         row |= {"created_at": int(self._clock()), "events_offset": 0, "lease_token": 0, "lease_expires_at": 0.0}
         async with self._database.write() as connection:
+            if request and (made := await row_made_by(connection, kind, request, self._clock())) is not None:
+                return _job(made)
             await connection.execute(insert(jobs).values(row))
             await self._insert_events(connection, job_id, created)
             return await _require(connection, job_id)
@@ -217,6 +226,25 @@ class JobStore:
             query = query.where(events.c.seq < bound)
         async with self._database.read() as connection:
             return [Event(**row._mapping) for row in (await connection.execute(query)).all()]
+
+    async def events_since(self, job_id: str, seq: int, *, limit: int) -> Sequence[Event]:
+        """Oldest first, beginning behind the event numbered `seq`."""
+        query = select(events).where(events.c.job_id == job_id, events.c.seq > seq).order_by(events.c.seq).limit(limit)
+        async with self._database.read() as connection:
+            return [Event(**row._mapping) for row in (await connection.execute(query)).all()]
+
+    async def seq_of(self, job_id: str, event_id: str) -> int | None:
+        """The number of an event within its job; None if it is not one of the job's."""
+        query = select(events.c.seq).where(events.c.job_id == job_id, events.c.id == event_id)
+        async with self._database.read() as connection:
+            return (await connection.execute(query)).scalar_one_or_none()
+
+    async def in_hand(self, kind: JobKind) -> frozenset[str]:
+        """Ids of the jobs that a worker holds."""
+        held = (jobs.c.lease_owner.is_not(None), jobs.c.lease_expires_at >= self._clock())
+        async with self._database.read() as connection:
+            found = await connection.execute(select(jobs.c.id).where(jobs.c.kind == kind, *held))
+            return frozenset(found.scalars())
 
     async def checkpoints(self, job_id: str, *, limit: int, after: str | None = None) -> Sequence[Checkpoint]:
         """Newest first, beginning behind the checkpoint `after`."""

@@ -25,6 +25,7 @@ _STREAMED = {
     "createChatCompletion": "ChatCompletion",
     "createCompletion": "Completion",
     "createResponse": "ResponseObject",
+    "listFineTuningEvents": "Page_JobEvent_",
 }
 """Operations that answer whole, in this shape, or as a stream."""
 _FORMS = {"createFile": FILE_FORM}

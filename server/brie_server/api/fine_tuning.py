@@ -1,33 +1,45 @@
 """/v1/fine_tuning/jobs in OpenAI's shapes. It writes and reads rows; a worker does the rest."""
 
+import hashlib
+import json
 import secrets
+import time
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from litestar import Request, get, post
-from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
 
 from brie_core.errors import InvalidRequest, NotFound
 from brie_core.store.job_folder import read_job_folder
-from brie_core.store.jobs import JobKind, JobStatus, NewEvent
+from brie_core.store.job_requests import JobRequest
+from brie_core.store.jobs import Job, JobKind, JobStatus, NewEvent, is_final
 from brie_core.wire import Page, page_of
-from brie_server.api.fine_tuning_views import shown_checkpoint, shown_event, shown_job
+from brie_server.api.fine_tuning_views import shown_checkpoint, shown_job
 from brie_server.api.models import check_free_name
 from brie_server.api.services import Given, Services
+from brie_server.api.waiting import why_waiting
 from brie_server.schema.fine_tuning import CreateJob
-from brie_server.schema.fine_tuning_jobs import FineTuningJob, JobCheckpoint, JobEvent
+from brie_server.schema.fine_tuning_jobs import FineTuningJob, JobCheckpoint
 
 _HYPERPARAMETERS = ("n_epochs", "batch_size", "learning_rate_multiplier", "beta")
 Limit = Annotated[int, QueryParameter(ge=1, le=1000)]
+Key = Annotated[str | None, HeaderParameter(name="idempotency-key", min_length=1, max_length=255)]
+Retries = Annotated[int, HeaderParameter(name="x-stainless-retry-count", ge=0)]
+"""How often OpenAI's SDK has sent this before; it sends no key."""
 
 
 @post("/fine_tuning/jobs", status_code=200, operation_id="createFineTuningJob")
-async def create_job(data: JSONBody[CreateJob], services: Given) -> FineTuningJob:
-    """Write the job down; it is validated and trained by a worker."""
+async def create_job(
+    data: JSONBody[CreateJob], services: Given, idempotency_key: Key = None, retry_count: Retries = 0
+) -> FineTuningJob:
+    """Write the job down, once however often it is asked for; it is validated and trained by a worker."""
     services.unknown_fields.note(data)
+    request = JobRequest(body=_digest(data), key=idempotency_key, is_repeated=retry_count > 0)
     await _check(data, services)
     spec = await _spec(data, services)
     first = [NewEvent(message="Created fine-tuning job"), NewEvent(message="Validating training file")]
-    return shown_job(await services.jobs.create(JobKind.FINE_TUNE, spec, JobStatus.VALIDATING_FILES, first))
+    return shown_job(await services.jobs.create(JobKind.FINE_TUNE, spec, JobStatus.VALIDATING_FILES, first, request))
 
 
 @get("/fine_tuning/jobs", operation_id="listFineTuningJobs")
@@ -41,13 +53,13 @@ async def list_jobs(
         if key.startswith("metadata[")
     }
     found = await services.jobs.list(JobKind.FINE_TUNE, limit=limit + 1, after=after, metadata=wanted)
-    return page_of([shown_job(job) for job in found], limit)
+    return page_of(await _shown(found, services), limit)
 
 
 @get("/fine_tuning/jobs/{job_id:str}", operation_id="retrieveFineTuningJob")
 async def retrieve_job(job_id: FromPath[str], services: Given) -> FineTuningJob:
     """One job."""
-    return shown_job(await services.jobs.get(job_id, JobKind.FINE_TUNE))
+    return (await _shown([await services.jobs.get(job_id, JobKind.FINE_TUNE)], services))[0]
 
 
 @post("/fine_tuning/jobs/{job_id:str}/cancel", status_code=200, operation_id="cancelFineTuningJob")
@@ -72,16 +84,6 @@ async def resume_job(job_id: FromPath[str], services: Given) -> FineTuningJob:
     return shown_job(await services.jobs.resume(job_id, JobKind.FINE_TUNE))
 
 
-@get("/fine_tuning/jobs/{job_id:str}/events", operation_id="listFineTuningEvents")
-async def list_events(
-    job_id: FromPath[str], services: Given, after: FromQuery[str | None] = None, limit: Limit = 20
-) -> Page[JobEvent]:
-    """A page of a job's events, newest first."""
-    await services.jobs.get(job_id, JobKind.FINE_TUNE)
-    found = await services.jobs.events(job_id, limit=limit + 1, after=after)
-    return page_of([shown_event(event) for event in found], limit)
-
-
 @get("/fine_tuning/jobs/{job_id:str}/checkpoints", operation_id="listFineTuningJobCheckpoints")
 async def list_checkpoints(
     job_id: FromPath[str], services: Given, after: FromQuery[str | None] = None, limit: Limit = 10
@@ -90,6 +92,20 @@ async def list_checkpoints(
     await services.jobs.get(job_id, JobKind.FINE_TUNE)
     found = await services.jobs.checkpoints(job_id, limit=limit + 1, after=after)
     return page_of([shown_checkpoint(checkpoint) for checkpoint in found], limit)
+
+
+async def _shown(found: Sequence[Job], services: Services) -> list[FineTuningJob]:
+    """Jobs with what each waits for."""
+    if all(is_final(job.status) for job in found):
+        return [shown_job(job) for job in found]
+    active = [job for job in await services.jobs.list_active() if job.kind is JobKind.FINE_TUNE]
+    held = await services.jobs.in_hand(JobKind.FINE_TUNE)
+    return [shown_job(job, why_waiting(job, active, held, time.time())) for job in found]
+
+
+def _digest(data: CreateJob) -> str:
+    """Of all that is asked for; a file's id stands for its content, which never changes."""
+    return hashlib.sha256(json.dumps(data.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
 
 async def _check(data: CreateJob, services: Services) -> None:

@@ -18,7 +18,8 @@ from brie_server.schema.fine_tuning_jobs import (
 )
 
 
-def shown_job(job: Job) -> FineTuningJob:
+def shown_job(job: Job, waiting: str | None = None) -> FineTuningJob:
+    """The job; `waiting` says why it does not go on, if it does not."""
     spec, result = job.spec, job.result
     given = {**spec["hyperparameters"], **result.get("hyperparameters", {})}
     chosen = {name: value for name, value in given.items() if value is not None}
@@ -40,7 +41,7 @@ def shown_job(job: Job) -> FineTuningJob:
         method=_method(spec.get("method", "supervised"), chosen),
         integrations=spec.get("integrations", []),
         metadata=spec["metadata"],
-        brie=_details(job),
+        brie=_details(job, waiting),
     )
 
 
@@ -56,15 +57,17 @@ def _without_beta(chosen: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in chosen.items() if name != "beta"}
 
 
-def _details(job: Job) -> JobDetails:
+def _details(job: Job, waiting: str | None) -> JobDetails:
     asked = {name: value for name, value in job.spec["brie"].items() if value not in (None, False, [])}
     names = ("chosen", "estimate", "data", "best_step")
-    return JobDetails(options=asked, attempts=job.attempt, **{name: job.result.get(name) for name in names})
+    known = {name: job.result.get(name) for name in names}
+    return JobDetails(options=asked, attempts=job.attempt, waiting=waiting, **known)
 
 
 def shown_event(event: Event) -> JobEvent:
     return JobEvent(
         id=event.id,
+        object="fine_tuning.job.event",
         created_at=event.created_at,
         level=event.level,
         message=event.message,

@@ -59,6 +59,8 @@ class JobDetails(Wire):
     data: dict[str, Any] | None
     best_step: int | None
     attempts: int
+    waiting: str | None
+    """Why it does not go on."""
 
 
 class JobError(Wire):
