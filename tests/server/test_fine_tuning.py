@@ -1,7 +1,9 @@
 """Fine-tuning jobs over HTTP: methods, options, dry runs, and each option that cannot be, named."""
 
 import json
+import sqlite3
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,8 @@ import openai
 import pytest
 from openai.types.fine_tuning import FineTuningJob
 
+from brie_core.store.adapters import AdapterStore
+from brie_core.weights.base_model import BaseModel
 from brie_processes import BrieProcesses
 
 CHATS = [
@@ -123,6 +127,20 @@ def test_a_job_that_waits_is_paused_and_resumed_and_no_other_is(client: openai.O
         client.fine_tuning.jobs.resume("ftjob-00000000000000")
 
 
+def test_a_run_goes_on_from_no_adapter_of_another_base(
+    client: openai.OpenAI, brie: BrieProcesses, tmp_path: Path, tiny_lora: Path, tiny_base: BaseModel
+) -> None:
+    other = replace(tiny_base, digest="f" * 64)
+    version = AdapterStore(brie.home).publish(tiny_lora, other, {}).digest
+    with sqlite3.connect(brie.home / "brie.sqlite3") as database:
+        database.execute("INSERT INTO aliases (name, version, created_at) VALUES ('elsewhere', ?, 1)", (version,))
+    database.close()
+    with pytest.raises(openai.BadRequestError) as refused:
+        create(client, upload(client, tmp_path, CHATS), brie={"from_checkpoint": "elsewhere"})
+    assert (refused.value.param, refused.value.code) == ("brie.from_checkpoint", "adapter_base_mismatch")
+    client.models.delete("elsewhere")
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [
@@ -137,6 +155,8 @@ def test_a_job_that_waits_is_paused_and_resumed_and_no_other_is(client: openai.O
         ({"brie": {"report_to": ["mlflow"]}}, "brie.report_to[0]"),
         ({"brie": {"target_modules": []}}, "brie.target_modules"),
         ({"brie": {"from_checkpoint": "ft:nope"}}, "brie.from_checkpoint"),
+        ({"brie": {"from_checkpoint": "any", "rank": 8}}, "brie.rank"),
+        ({"brie": {"from_checkpoint": "any", "dropout": 0.1}}, "brie.dropout"),
         ({"method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 3}}}}, "method.dpo.hyperparameters.beta"),
         ({"method": {"type": "reinforcement"}}, "method.type"),
         ({"method": {"type": "dpo", "supervised": {}}}, "method"),

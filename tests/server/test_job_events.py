@@ -9,6 +9,7 @@ from typing import Any
 import openai
 import pytest
 from openai import Stream
+from openai._base_client import make_request_options
 from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
 
 from brie_processes import BrieProcesses
@@ -35,9 +36,9 @@ def start(client: openai.OpenAI, folder: Path, **more: Any) -> FineTuningJob:
 
 
 def streamed(client: openai.OpenAI, job: FineTuningJob, **query: str) -> Iterator[FineTuningJobEvent]:
-    path, options = f"/fine_tuning/jobs/{job.id}/events", {"params": {"stream": "true", **query}}
-    found: Any = client.get(path, cast_to=object, options=options, stream=True, stream_cls=Stream[FineTuningJobEvent])
-    return iter(found)
+    path, options = f"/fine_tuning/jobs/{job.id}/events", make_request_options(query={"stream": "true", **query})
+    kind = Stream[FineTuningJobEvent]
+    return iter(client.get(path, cast_to=FineTuningJobEvent, options=options, stream=True, stream_cls=kind))
 
 
 def listed(client: openai.OpenAI, job: FineTuningJob) -> list[str]:

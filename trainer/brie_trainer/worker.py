@@ -5,11 +5,13 @@ queue), one trains, one exports. Whoever loses a lease, by takeover or cancellat
 """
 
 import asyncio
+import errno
 import logging
 import os
 import secrets
 import shutil
 import socket
+import time
 from collections.abc import Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,6 +35,8 @@ _MAX_CRASHES = 3
 _POLL_SECONDS = 0.3
 _NOTICED_SECONDS = 0.3
 """How long a cancellation or a pause may go unnoticed."""
+_PAUSE_SECONDS = 120.0
+"""What a process has to stop behind a checkpoint; one that hangs is then ended, and resumed from an older one."""
 _RUNNABLE = (JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.PAUSING)
 
 
@@ -130,7 +134,8 @@ class Worker:
             await self._write(lease, failure({"code": error.code, "message": error.message, "param": error.param}))
         except Exception as error:
             logger.exception("job %s failed in the worker", lease.job_id)
-            await self._write(lease, failure({"code": "internal_error", "message": f"{type(error).__name__}: {error}"}))
+            code = "insufficient_storage" if is_disk_full(error) else "internal_error"
+            await self._write(lease, failure({"code": code, "message": f"{type(error).__name__}: {error}"}))
 
     async def _keep(self, held: Held) -> None:
         """Renew often: this is also how a cancellation and a pause are noticed."""
@@ -195,15 +200,17 @@ class Worker:
         )
 
     async def _follow(self, held: Held, job: Job, folder: Path, child: Child) -> Job:
-        asked = False
+        asked: float | None = None
         while not is_final(job.status):
             ended = child.status is not None
             job = await self._drain(held.lease, job, folder)
             if ended:
                 break
-            if held.pausing and not asked:
+            if held.pausing and asked is None:
                 child.ask_to_stop()
-                asked = True
+                asked = time.monotonic()
+            elif asked is not None and time.monotonic() - asked > _PAUSE_SECONDS:
+                await child.kill()
             await asyncio.sleep(_POLL_SECONDS)
         return await self._jobs.get(job.id) if held.pausing else job
 
@@ -236,6 +243,11 @@ class Worker:
             return
         again = NewEvent(message=f"{reason}; trying again from the last checkpoint", level="warn")
         await self._write(lease, Change(status=JobStatus.QUEUED, events=[again], result={"crashes": crashes}))
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether there was no room for what was to be written."""
+    return isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
 
 
 def tidy(folder: Path, job: Job) -> None:

@@ -23,6 +23,7 @@ from brie_server.schema.fine_tuning import CreateJob
 from brie_server.schema.fine_tuning_jobs import FineTuningJob, JobCheckpoint
 
 _HYPERPARAMETERS = ("n_epochs", "batch_size", "learning_rate_multiplier", "beta")
+_SHAPE = ("rank", "alpha", "dropout", "target_modules")
 Limit = Annotated[int, QueryParameter(ge=1, le=1000)]
 Key = Annotated[str | None, HeaderParameter(name="idempotency-key", min_length=1, max_length=255)]
 Retries = Annotated[int, HeaderParameter(name="x-stainless-retry-count", ge=0)]
@@ -143,9 +144,16 @@ async def _spec(data: CreateJob, services: Services) -> dict[str, Any]:
 async def _version_of(name: str, services: Services) -> str:
     """The adapter version to go on from, as the name stands now."""
     try:
-        return (await services.aliases.get(name)).version
+        version = services.adapters.open((await services.aliases.get(name)).version)
     except NotFound as error:
         raise NotFound(error.message, param="brie.from_checkpoint", code="model_not_found") from error
+    if version.manifest["base"]["digest"] != services.trainable_base().digest:
+        raise InvalidRequest(
+            f"{name!r} was trained on {version.manifest['base']['id']}, with other weights than this server has.",
+            param="brie.from_checkpoint",
+            code="adapter_base_mismatch",
+        )
+    return version.digest
 
 
 async def _adopt(job_id: str, services: Services) -> None:
@@ -161,6 +169,11 @@ async def _adopt(job_id: str, services: Services) -> None:
 
 
 def _check_options(data: CreateJob, services: Services) -> None:
+    for name in _SHAPE if data.brie.from_checkpoint else ():
+        if getattr(data.brie, name) is not None:
+            raise InvalidRequest(
+                f"The adapter that the run goes on from decides its own {name}: leave it out.", param=f"brie.{name}"
+            )
     if data.brie.packing:
         raise InvalidRequest(
             "Sequences stand end to end here and are never padded, so there is nothing to pack: leave packing out.",

@@ -1,0 +1,156 @@
+"""The life of a fine-tuning job around its process, with a process that follows a script."""
+
+import asyncio
+import errno
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from brie_core.settings import Settings
+from brie_core.store.adapters import AdapterStore
+from brie_core.store.database import Database
+from brie_core.store.files import FileStore
+from brie_core.store.job_store import JobStore
+from brie_core.store.jobs import Job, JobKind, JobStatus
+from brie_core.weights.base_model import BaseModel
+from brie_trainer import worker as worker_module
+from brie_trainer.export import ExportKind
+from brie_trainer.fine_tune import FineTuneKind
+from brie_trainer.worker import Worker
+from scripted_training import write_script
+from trainer_jobs import spec_of
+
+Moves = list[tuple[Any, ...]]
+FINE_TUNE = JobKind.FINE_TUNE
+
+
+class Scripted(FineTuneKind):
+    """Fine-tuning whose attempts follow scripts; the last is followed again and again."""
+
+    module = "scripted_training"
+    scripts: list[Moves]
+    adapter: Path
+
+    async def prepare(self, job: Job, folder: Path) -> None:
+        """No data and no base: only the script."""
+        write_script(folder, self.scripts[min(job.attempt, len(self.scripts) - 1)], self.adapter)
+
+
+class Place:
+    """A working worker and its stores."""
+
+    def __init__(self, database: Database, base: BaseModel, adapter: Path, home: Path) -> None:
+        settings, files = Settings(home=home), FileStore(database, home)
+        self.home = home
+        self.jobs, self.adapters = JobStore(database), AdapterStore(home)
+        self.kind = Scripted(settings, base, files, self.adapters)
+        self.kind.adapter = adapter
+        self.worker = Worker(settings, self.jobs, self.kind, ExportKind(settings, base, self.adapters))
+
+    async def job(self, *scripts: Moves) -> Job:
+        self.kind.scripts = list(scripts)
+        return await self.jobs.create(FINE_TUNE, spec_of(), JobStatus.QUEUED, [])
+
+    async def until(self, job: Job, is_so: Callable[[Job], bool], seconds: float = 60) -> Job:
+        async with asyncio.timeout(seconds):
+            while not is_so(job):
+                await asyncio.sleep(0.05)
+                job = await self.jobs.get(job.id)
+        return job
+
+    async def told(self, job: Job) -> list[str]:
+        return [event.message for event in reversed(await self.jobs.events(job.id, limit=1000))]
+
+
+def is_(*statuses: JobStatus) -> Callable[[Job], bool]:
+    return lambda job: job.status in statuses
+
+
+ENDED = is_(JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED)
+
+
+@pytest.fixture
+async def place(
+    database: Database, tiny_base: BaseModel, tiny_lora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Place]:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    made = Place(database, tiny_base, tiny_lora, tmp_path)
+    working = asyncio.create_task(made.worker.run())
+    yield made
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
+
+
+async def test_a_job_that_gets_on_may_crash_as_often_as_it_likes(place: Place) -> None:
+    crashing: list[Moves] = [[("checkpoint", step), ("die",)] for step in range(1, 6)]
+    job = await place.until(await place.job(*crashing, [("result", 5)]), ENDED)
+    assert job.status is JobStatus.SUCCEEDED, job.error
+    assert job.attempt == 6
+    assert sum("trying again" in message for message in await place.told(job)) == 5
+
+
+async def test_three_crashes_without_a_new_checkpoint_fail_it(place: Place) -> None:
+    job = await place.until(await place.job([("die",)], [("checkpoint", 1), ("die",)], [("die",)]), ENDED)
+    assert job.error is not None
+    assert (job.status, job.error["code"], job.attempt) == (JobStatus.FAILED, "process_crashed", 4)
+    assert "3 times without a new checkpoint" in job.error["message"]
+
+
+async def test_a_paused_job_has_stopped_and_goes_on_when_it_is_resumed(place: Place) -> None:
+    job = await place.job([("checkpoint", 1), ("wait", 1)], [("result", 1)])
+    await place.until(job, is_(JobStatus.RUNNING))
+    await place.jobs.pause(job.id, FINE_TUNE)
+    job = await place.until(job, is_(JobStatus.PAUSED))
+    assert (await place.told(job))[-2:] == ["Stopped behind step 1", "The job is paused"]
+    await place.jobs.resume(job.id, FINE_TUNE)
+    job = await place.until(job, ENDED)
+    assert (job.status, job.attempt) == (JobStatus.SUCCEEDED, 2)
+
+
+async def test_a_process_that_does_not_stop_is_ended_and_the_job_is_paused(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "_PAUSE_SECONDS", 1.0)
+    job = await place.job([("checkpoint", 1), ("hang",)], [("result", 1)])
+    await place.until(job, is_(JobStatus.RUNNING))
+    await place.jobs.pause(job.id, FINE_TUNE)
+    job = await place.until(job, is_(JobStatus.PAUSED), seconds=10)
+    await place.jobs.resume(job.id, FINE_TUNE)
+    assert (await place.until(job, ENDED)).status is JobStatus.SUCCEEDED
+
+
+async def test_a_run_that_ends_while_it_is_to_pause_has_succeeded(place: Place) -> None:
+    job = await place.job([("checkpoint", 1), ("wait", 1), ("result", 1)])
+    await place.until(job, is_(JobStatus.RUNNING))
+    await place.jobs.pause(job.id, FINE_TUNE)
+    assert (await place.until(job, is_(JobStatus.PAUSED, JobStatus.SUCCEEDED))).status is JobStatus.SUCCEEDED
+
+
+async def test_a_cancelled_process_is_not_asked(place: Place) -> None:
+    job = await place.job([("checkpoint", 1), ("hang",)])
+    attempt = place.home / "jobs" / job.id / "attempts" / "1"
+    await place.until(job, lambda _: (attempt / "events.jsonl").is_file())
+    began = time.monotonic()
+    await place.jobs.cancel(job.id, FINE_TUNE)
+    await place.until(job, lambda _: not (attempt / "checkpoints").exists())  # tidied once the process is gone
+    assert time.monotonic() - began < 3
+
+
+async def test_a_disk_too_full_for_a_checkpoint_is_told_and_for_the_result_is_the_end(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = place.adapters.publish(place.kind.adapter, place.kind._base, {})
+
+    def full(*_args: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(place.adapters, "publish", full)
+    job = await place.until(await place.job([("checkpoint", 1), ("result", 1)]), ENDED)
+    assert job.error is not None
+    assert (job.status, job.error["code"]) == (JobStatus.FAILED, "insufficient_storage")
+    assert any("Checkpoint at step 1 is not served" in message for message in await place.told(job))
+    place.adapters.verify(AdapterStore(place.home).open(older.digest), place.kind._base)
+    assert [each.name for each in (place.home / "adapters").iterdir()] == [older.digest]
