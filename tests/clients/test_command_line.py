@@ -2,12 +2,14 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -102,6 +104,79 @@ def test_training_is_drawn_for_people(brie: BrieProcesses, tmp_path: Path) -> No
     assert drawn.returncode == 0, drawn.stderr
     assert "tokens/s" in drawn.stdout
     assert "loss" in drawn.stdout
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> str:
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return str(file)
+
+
+def job_of(brie: BrieProcesses, *arguments: str) -> dict[str, Any]:
+    told = brie_command(brie, *arguments, "--json")
+    assert told.returncode == 0, told.stderr
+    found: dict[str, Any] = json.loads(told.stdout.splitlines()[-1])
+    return found
+
+
+def test_a_dry_run_tells_its_estimate_as_a_table(brie: BrieProcesses, rows: str) -> None:
+    told = brie_command(brie, "train", rows, "--dry-run", "--epochs", "2", "--batch-size", "6")
+    assert told.returncode == 0, told.stderr
+    table = dict(line.split(maxsplit=1) for line in told.stdout.partition("ESTIMATE")[2].splitlines() if " " in line)
+    assert table["steps"].strip() == "2"
+    assert any(name.startswith("peak") for name in table)
+
+
+def test_every_option_of_a_job_can_be_said(brie: BrieProcesses, rows: str) -> None:
+    options = ("--max-length", "64", "--eval-steps", "5", "--save-steps", "7", "--rank", "4", "--num-processes", "1")
+    more = ("--report-to", "tensorboard", "--method", "supervised", "--early-stopping", "2", "--validation", rows)
+    job = job_of(brie, "train", rows, *options, *more)
+    assert job["brie"]["options"] == {
+        "max_length": 64,
+        "eval_steps": 5,
+        "save_steps": 7,
+        "rank": 4,
+        "num_processes": 1,
+        "report_to": ["tensorboard"],
+        "early_stopping": {"patience": 2, "min_delta": 0.0, "warmup_evals": 0},
+    }
+    assert job_of(brie, "jobs", "cancel", job["id"])["status"] == "cancelled"
+
+
+def test_a_job_is_paused_and_resumed_and_its_curve_is_drawn(brie: BrieProcesses, rows: str) -> None:
+    before, job = (job_of(brie, "train", rows, "--epochs", "3", "--batch-size", "6") for _ in range(2))
+    assert job_of(brie, "jobs", "pause", job["id"])["status"] == "paused"
+    assert job_of(brie, "jobs", "show", job["id"])["status"] == "paused"
+    assert job_of(brie, "jobs", "resume", job["id"])["status"] in {"validating_files", "queued"}
+    assert job_of(brie, "jobs", "show", before["id"], "--follow")["status"] == "succeeded"
+    drawn = brie_command(brie, "jobs", "curve", before["id"]).stdout
+    assert "training loss" in drawn and "*" in drawn
+    assert "step 1" in drawn
+    points = [
+        json.loads(line)
+        for line in brie_command(brie, "jobs", "curve", before["id"], "--json").stdout.split("\n")
+        if line
+    ]
+    assert [point["step"] for point in points] == [1, 2, 3]
+    brie_command(brie, "jobs", "cancel", job["id"])
+
+
+def test_ctrl_c_ends_the_following_and_not_the_job(brie: BrieProcesses, rows: str) -> None:
+    command = [sys.executable, "-m", "brie_cli", "train", rows, "--epochs", "50", "--follow", "--json"]
+    environment = os.environ | {"BRIE_URL": brie.url}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as follow:
+        assert follow.stdout is not None and follow.stderr is not None
+        assert json.loads(follow.stdout.readline())["message"] == "Created fine-tuning job"
+        follow.send_signal(signal.SIGINT)
+        said = follow.stderr.read()
+    assert follow.returncode == 130
+    assert "The job goes on" in said
+    job_id = said.split("brie jobs show ")[1].split()[0]
+    assert job_of(brie, "jobs", "show", job_id)["status"] not in {"cancelled", "failed"}
+    assert job_of(brie, "jobs", "cancel", job_id)["status"] == "cancelled"
 
 
 @pytest.mark.parametrize(

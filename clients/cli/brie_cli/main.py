@@ -10,9 +10,10 @@ from brie_cli.asking import chat, models
 from brie_cli.connection import settings
 from brie_cli.data import data
 from brie_cli.doctor import doctor
+from brie_cli.jobs import jobs
 from brie_cli.shipping import export
 from brie_cli.supervisor import Supervisor
-from brie_cli.training import jobs, train
+from brie_cli.training import train
 
 app = typer.Typer(
     help="Train, serve and ship adapters of small language models.", no_args_is_help=True, add_completion=False
