@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +14,8 @@ import numpy as np
 from brie_convert.merge import tensor_blocks
 from brie_convert.metadata import Value
 from brie_convert.plan import TensorPlan
+from brie_convert.progress import Advance
 from brie_core.weights.gguf_header import read_gguf_header
-
-Advance = Callable[[float], None]
-"""Told how much of the work is done, from 0 to 1."""
 
 _ALIGNMENT = 32
 

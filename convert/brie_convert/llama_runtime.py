@@ -77,6 +77,22 @@ class LoadedFile:
         self._model = model
         self._vocab = llama_cpp.llama_model_get_vocab(model)
         self._buffer = (llama_cpp.llama_token * 4096)()
+        self._adapter: Any = None
+
+    @contextmanager
+    def adapted(self, file: Path) -> Iterator[None]:
+        """Answers come with the GGUF adapter in `file`, at scale 1; raises EngineFailure if llama.cpp refuses it."""
+        with listening() as log:
+            adapter = self._api.llama_adapter_lora_init(self._model, str(file).encode())
+            if not adapter:  # a NULL of ctypes is false, but it is not None
+                reason = log.reason(file)
+                raise EngineFailure(f"llama.cpp does not load the adapter: {reason}", code="export_not_loadable")
+        self._adapter = adapter
+        try:
+            yield
+        finally:
+            self._adapter = None
+            self._api.llama_adapter_lora_free(adapter)
 
     def tokenize(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
         """Token ids, with special tokens in the text recognised."""
@@ -123,6 +139,9 @@ class LoadedFile:
         context = self._api.llama_init_from_model(self._model, params)
         if not context:
             raise EngineFailure("llama.cpp could not make a context.", code="export_not_loadable")
+        if self._adapter:
+            adapters = (self._api.llama_adapter_lora_p_ctypes * 1)(self._adapter)
+            self._api.llama_set_adapters_lora(context, adapters, 1, (ctypes.c_float * 1)(1.0))
         return context
 
     def _generate(self, context: Any, prompt: list[int], max_tokens: int) -> list[int]:

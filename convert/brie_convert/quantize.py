@@ -6,9 +6,9 @@ from pathlib import Path
 
 import gguf
 
-from brie_convert.gguf_file import Advance
 from brie_convert.llama_runtime import listening
 from brie_convert.plan import Storage
+from brie_convert.progress import Advance
 from brie_core.errors import EngineFailure, InvalidRequest
 
 STREAMED: dict[str, Storage] = {"f32": "F32", "f16": "F16", "bf16": "BF16", "q8_0": "Q8_0"}

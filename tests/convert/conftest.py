@@ -128,20 +128,22 @@ def write_file(tmp_path: Path) -> Callable[..., Path]:
 def request_for(tmp_path: Path) -> Request:
     """A request whose output is a folder under `tmp_path`."""
 
-    def build(base: BaseModel, quantization: str, adapter: Path | None = None) -> ExportRequest:
+    def build(base: BaseModel, quantization: str | None, adapter: Path | None = None, **options: Any) -> ExportRequest:
         version = AdapterFolder(_version(base, adapter), adapter) if adapter else None
-        output = tmp_path / "exports" / quantization
-        return ExportRequest("ft:tiny:brie:test", base, version, quantization, output, tmp_path / "work")
+        output = tmp_path / "exports" / (quantization or str(options["format"]))
+        return ExportRequest("ft:tiny:brie:test", base, version, quantization, output, tmp_path / "work", **options)
 
     return build
 
 
 @pytest.fixture
 def run_export(request_for: Request) -> Export:
-    """Exports, and gives the GGUF file with the result."""
+    """Exports, and gives the main file with the result."""
 
-    def run(base: BaseModel, quantization: str, adapter: Path | None = None) -> tuple[Path, ExportResult]:
-        request = request_for(base, quantization, adapter)
+    def run(
+        base: BaseModel, quantization: str | None, adapter: Path | None = None, **options: Any
+    ) -> tuple[Path, ExportResult]:
+        request = request_for(base, quantization, adapter, **options)
         result = export(request, lambda _message, _fraction: None)
         return request.output / result.files[0].filename, result
 

@@ -1,4 +1,4 @@
-"""Export jobs as a worker sees them: an adapter version and its base in, a verified file out. It converts nothing."""
+"""Export jobs as a worker sees them: an adapter version and its base in, verified files out. It converts nothing."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from brie_trainer.kind import check_base, failure
 
 
 class ExportKind:
-    """Export jobs: an adapter version and its base in, a verified file out."""
+    """Export jobs: an adapter version and its base in, verified files out."""
 
     module = "brie_convert.run"
 
@@ -36,7 +36,9 @@ class ExportKind:
             "model": job.spec["model"],
             "base": {"id": self._base.id, "folder": str(self._base.folder), "digest": self._base.digest},
             "adapter": adapter,
+            "format": job.spec.get("format", "gguf"),
             "quantization": job.spec["quantization"],
+            "dtype": job.spec.get("dtype"),
             "output": str(self._settings.home / "exports" / job.id),
         }
         (folder / "job.json").write_text(json.dumps(contract, indent=2))
