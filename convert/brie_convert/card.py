@@ -26,7 +26,7 @@ def card(manifest: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
 def _sections(manifest: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[str]:
     form, base, adapter = manifest["format"], manifest["base"], manifest["adapter"]
     yield _front(form, base["id"], has_adapter=adapter is not None)
-    yield f"# {manifest['model']} {_TITLES[form] if adapter else _TITLES[form].replace('merged into its base', 'alone')}"
+    yield f"# {manifest['model']} {'as a Hugging Face folder' if form == 'merged' and not adapter else _TITLES[form]}"
     yield _list(
         "Identity",
         {

@@ -7,7 +7,6 @@ template inside the file.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 
 from brie_convert.manifest import Sources
 from brie_core.errors import InvalidRequest
@@ -90,13 +89,14 @@ def _pieces(tokenizer: Tokenizer, template: ChatTemplate) -> Turns | None:
             return None
         between.append(head)
     begin, after_system, before_answer, after_answer = between
-    system = _default_system(tokenizer, template)
-    # where a conversation may begin with the user's turn, that beginning shows where one begins
-    first = _rendered(tokenizer, template, _conversation(None, _USER)).partition(_USER)[0]
-    user = _common_end(after_system, after_answer) if system is not None else first
     closed = _rendered(tokenizer, template, _conversation(_SYSTEM, _USER), opened=False).partition(_USER)[2]
     if not before_answer.startswith(closed) or not rest.startswith(closed):
         return None
+    system = _default_system(tokenizer, template)
+    if system is None:  # a conversation may begin with the user's turn, and shows where that one begins
+        user = _rendered(tokenizer, template, _conversation(None, _USER)).partition(_USER)[0]
+    else:  # then every turn is taken to end as the user's does
+        user = after_system.removeprefix(closed)
     return Turns(
         before={"system": begin, "user": user, "assistant": before_answer.removeprefix(closed)},
         after={
@@ -123,12 +123,6 @@ def _rendered(tokenizer: Tokenizer, template: ChatTemplate, messages: Sequence[M
     if not text.startswith(first):
         raise InvalidRequest("Ollama would begin every text with what the template does not.")
     return text.removeprefix(first)
-
-
-def _common_end(one: str, other: str) -> str:
-    pairs = zip(reversed(one), reversed(other), strict=False)
-    length = len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
-    return one[len(one) - length :]
 
 
 def _conversation(system: str | None, *turns: str) -> list[Message]:

@@ -1,4 +1,4 @@
-"""The Modelfile: a template where pieces around messages say the same as the model's own, and none where they do not."""
+"""The Modelfile: a template where pieces around messages say the same as the model's own, and else none."""
 
 import json
 from collections.abc import Callable
@@ -59,7 +59,7 @@ def test_an_adapters_own_system_goes_before_the_templates(folder: Path) -> None:
         _CHATML.replace("m['content']", "m['content'] | trim"),
         _CHATML.replace("{% for m in messages %}", "{% for m in messages[-2:] %}"),
         _CHATML + "{{ tools }}",
-        _CHATML.replace("<|im_start|>", "{{ '{{' }}"),
+        _CHATML.replace("<|im_start|>", "{{"),
         "{{ raise_exception('no system') if messages[0]['role'] == 'system' }}" + _CHATML,
         "{{ strftime_now('%d') }}" + _CHATML,
     ],
