@@ -116,7 +116,7 @@ def test_a_merged_folder_is_stored_in_the_dtype_that_was_asked_for(
     adapted = _adapt(base, tmp_path / "adapter", {})
     main, result = run_export(base, None, tmp_path / "adapter", format="merged", dtype=dtype)
     assert result.manifest["dtypes"] == [dtype.upper()]
-    loaded = transformers.AutoModelForCausalLM.from_pretrained(main.parent)
+    loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(main.parent)
     assert loaded.dtype is getattr(torch, name)
     assert _divergence(_torch_logits(adapted), _torch_logits(loaded.to(torch.float32))).mean() < bound
 

@@ -150,7 +150,7 @@ class JobStore:
             return await self._move(connection, job, {"status": status}, "The job is resumed", fence=True)
 
     async def delete(self, job_id: str, kind: JobKind) -> None:
-        """Take away a finished job with all that was told of it; raises NotFound, and Conflict for an unfinished one."""
+        """Take away a finished job and all that was told of it; raises NotFound, and Conflict for any other."""
         async with self._database.write() as connection:
             job = await self._of_kind(connection, job_id, kind)
             check_finished(job)

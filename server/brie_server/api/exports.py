@@ -1,4 +1,4 @@
-"""/v1/exports: ask for a model as files, follow it, download and delete them. It writes and reads rows; a worker works."""
+"""/v1/exports: ask for a model as files, follow it, download and delete them. It knows rows; a worker makes files."""
 
 import shutil
 from pathlib import Path

@@ -46,14 +46,17 @@ class Part:
 
 
 def ranged_file(path: Path, filename: str, sha256: str, headers: Mapping[str, str]) -> Response[Any]:
-    """The answer to a GET with these request `headers`; raises PreconditionFailed and RangeNotSatisfiable."""
+    """The answer to a GET with these request `headers`; raises PreconditionFailed."""
     size, etag = path.stat().st_size, f'"{sha256}"'
     told = {"etag": etag, "accept-ranges": "bytes", "content-disposition": f'attachment; filename="{filename}"'}
     if (wanted := headers.get("if-match")) and not _names(wanted, etag):
         raise PreconditionFailed(f"The file's ETag is {etag}.")
     if (known := headers.get("if-none-match")) and _names(known, etag):
         return Response(None, status_code=304, headers=told)
-    part = asked_part(headers.get("range"), size) if _is_same(headers.get("if-range"), etag) else None
+    try:
+        part = asked_part(headers.get("range"), size) if _is_same(headers.get("if-range"), etag) else None
+    except RangeNotSatisfiable as error:
+        return Response(error.envelope(), status_code=error.status, headers={"content-range": f"bytes */{size}"})
     if part is None:
         return _stream(path, Part(0, size), told, 200)
     return _stream(path, part, told | {"content-range": f"bytes {part.start}-{part.stop - 1}/{size}"}, 206)
