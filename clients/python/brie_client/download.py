@@ -13,7 +13,6 @@ import httpx2
 
 _SILENCE_SECONDS = 60.0  # the server may be training on the same cores
 _TRIES = 5
-_CHUNK = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,7 @@ def _go_on(address: Address, partial: Path, sha256: str, arrived: Callable[[int]
 
 def _write(response: httpx2.Response, file: Any, arrived: Callable[[int], None]) -> None:
     try:
-        for chunk in response.iter_bytes(_CHUNK):
+        for chunk in response.iter_bytes():  # as they come: pieces of one size would be lost with the line
             file.write(chunk)
             arrived(file.tell())
     finally:
