@@ -28,15 +28,14 @@ from brie_convert.outputs.merged_folder import MergedFolderOutput
 from brie_convert.outputs.options import check_options
 from brie_convert.outputs.peft_archive import PeftArchiveOutput
 from brie_convert.progress import Progress
+from brie_convert.room import check_room, free_bytes
 from brie_core.durable import publish_folder, staging_folder
-from brie_core.errors import BrieError, Conflict, InvalidAdapter
+from brie_core.errors import Conflict, InvalidAdapter
 from brie_core.store.adapters import MANIFEST as FACTS
 from brie_core.store.adapters import adapter_digest
 from brie_core.text.tokenizer import Tokenizer
 from brie_core.weights.base_model import BaseModel, open_base_model, read_json
 from brie_core.weights.lora import LoraAdapter, check_values, read_adapter
-
-_SPARE_BYTES = 64 * 2**20
 
 
 class Output(Protocol):
@@ -80,7 +79,7 @@ def export(request: ExportRequest, progress: Progress) -> ExportResult:
     output = _FORMATS[request.format](request, sources)
     shutil.rmtree(request.work, ignore_errors=True)
     with staging_folder(request.work, "export") as staged:
-        _check_room(output.most_bytes(), staged)
+        check_room(output.most_bytes(), free_bytes(staged))
         _check_digest(request.base, staged)
         built = staged / "output"
         built.mkdir()
@@ -115,16 +114,6 @@ def _adapter(request: ExportRequest) -> LoraAdapter:
             code="adapter_corrupt",
         )
     return adapter
-
-
-def _check_room(needed: int, folder: Path) -> None:
-    """Told before an hour's work, not after it."""
-    free = shutil.disk_usage(folder).free
-    if needed + _SPARE_BYTES > free:
-        raise BrieError(
-            f"The export needs about {needed / 1e6:,.0f} MB, and the disk has {free / 1e6:,.0f} MB left: make room.",
-            code="insufficient_storage",
-        )
 
 
 def _check_digest(base: BaseModel, scratch: Path) -> None:

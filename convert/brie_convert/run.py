@@ -72,7 +72,7 @@ def _failure_of_the_disk(error: OSError) -> dict[str, str]:
     if error.errno in _NOT_WRITABLE:
         place = Path(str(error.filename)).name if error.filename else "the folder of exports"
         return {"code": "output_not_writable", "message": f"{place} cannot be written to: {reason}."}
-    return {"code": "export_failed", "message": f"The export failed: {_short(error)}"}
+    return {"code": "export_failed", "message": f"The export failed: {reason}."}
 
 
 def _request(folder: Path) -> ExportRequest:

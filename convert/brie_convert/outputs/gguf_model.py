@@ -14,8 +14,10 @@ from brie_convert.modelfile import MODELFILE, modelfile
 from brie_convert.plan import Storage, check_tied, plan_tensors
 from brie_convert.progress import Advance, Progress, span
 from brie_convert.quantize import STREAMED, file_type, quantize
+from brie_convert.room import check_not_full, free_bytes
 from brie_convert.verify import verify
 from brie_convert.vocabulary import read_vocabulary
+from brie_core.errors import EngineFailure
 from brie_core.weights.lora import LoraAdapter
 
 _BYTES = {"F32": 4.0, "F16": 2.0, "BF16": 2.0, "Q8_0": 34 / 32}
@@ -55,7 +57,11 @@ class GgufModelOutput:
         # The checkpoint's own numbers, f32 where the adapter was merged: nothing is rounded before the quantizer.
         exact = scratch / "exact.gguf"
         self._gguf.write(exact, "f32", span(progress, "merging and writing", 0.05, 0.4))
-        fallbacks = quantize(exact, file, kind, span(progress, f"quantizing to {kind}", 0.4, 0.9))
+        try:
+            fallbacks = quantize(exact, file, kind, span(progress, f"quantizing to {kind}", 0.4, 0.9))
+        except EngineFailure:
+            check_not_full(free_bytes(scratch))
+            raise
         exact.unlink()
         return fallbacks
 

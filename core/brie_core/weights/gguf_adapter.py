@@ -17,6 +17,7 @@ from brie_core.errors import InvalidAdapter
 from brie_core.weights.gguf_layout import LINEAR_LAYERS, interleave_halves, regrouped_heads, tensor_of
 from brie_core.weights.lora import LoraAdapter, LoraModule
 
+_ALIGNMENT = 32
 _Floats = npt.NDArray[np.float32]
 
 
@@ -55,9 +56,12 @@ def write_gguf_adapter(file: Path, adapter: LoraAdapter, model: Heads, origin: M
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
+    with file.open("ab") as stream:  # by hand: the writer's way through numpy does not say when a disk is full
         for module in adapter.modules:
-            writer.write_tensor_data(module.a.read_float32())
-            writer.write_tensor_data(_folded(module, model, alpha))
+            for values in (module.a.read_float32(), _folded(module, model, alpha)):
+                stream.write(bytes(-stream.tell() % _ALIGNMENT))
+                stream.write(np.ascontiguousarray(values).data)
+        stream.write(bytes(-stream.tell() % _ALIGNMENT))
 
 
 def _folded(module: LoraModule, model: Heads, alpha: float) -> _Floats:
