@@ -13,7 +13,7 @@ from brie_core.weights.base_model import file_digest
 from brie_processes import BrieProcesses
 from clients.test_command_line import brie_command
 
-NAME = "team:shipped"
+NAME = "team.shipped"
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +30,13 @@ def test_a_merged_model_is_a_folder_and_an_adapter_a_file(client: Brie, brie: Br
     merged = brie_command(brie, "export", NAME, "--format", "merged", "--dtype", "f16", "--json", folder=tmp_path)
     assert merged.returncode == 0, merged.stderr
     last = json.loads(merged.stdout.splitlines()[-1])
-    assert last["path"] == "team-shipped"
-    assert last["serve"] == f"BRIE_MODEL={tmp_path / 'team-shipped'} brie serve"
-    assert (tmp_path / "team-shipped" / "model.safetensors").is_file()
+    assert last["path"] == "team.shipped"
+    assert last["serve"] == f"BRIE_MODEL={tmp_path / 'team.shipped'} brie serve"
+    assert (tmp_path / "team.shipped" / "model.safetensors").is_file()
     adapter = brie_command(brie, "export", NAME, "--format", "gguf_adapter", folder=tmp_path)
     assert adapter.returncode == 0, adapter.stderr
-    assert adapter.stdout.splitlines()[-1] == "team-shipped-lora.gguf"
-    assert {path.name for path in tmp_path.iterdir()} == {"team-shipped", "team-shipped-lora.gguf"}
+    assert adapter.stdout.splitlines()[-1] == "team.shipped-lora.gguf"
+    assert {path.name for path in tmp_path.iterdir()} == {"team.shipped", "team.shipped-lora.gguf"}
 
 
 def test_a_gguf_file_comes_with_the_command_that_serves_it_and_a_download_is_gone_on_with(
@@ -44,7 +44,7 @@ def test_a_gguf_file_comes_with_the_command_that_serves_it_and_a_download_is_gon
 ) -> None:
     made = brie_command(brie, "export", NAME, "--quantization", "f16", folder=tmp_path)
     assert made.returncode == 0, made.stderr
-    file = tmp_path / "team-shipped-f16.gguf"
+    file = tmp_path / "team.shipped-f16.gguf"
     assert f"BRIE_ENGINE=llamacpp BRIE_MODEL={file} brie serve" in made.stderr
     export = client.exports.list()[0]
     assert file_digest(file) == export.files[0].sha256
