@@ -60,3 +60,11 @@ def interleave_halves(values: Floats, heads: int) -> Floats:
     return np.ascontiguousarray(values.reshape(heads, 2, rows // heads // 2, *rest).swapaxes(1, 2)).reshape(
         values.shape
     )
+
+
+def separate_halves(values: Floats, heads: int) -> Floats:
+    """The way back: rows of each head from neighbouring pairs (GGUF) to two halves (Hugging Face)."""
+    rows, *rest = values.shape
+    return np.ascontiguousarray(values.reshape(heads, rows // heads // 2, 2, *rest).swapaxes(1, 2)).reshape(
+        values.shape
+    )
