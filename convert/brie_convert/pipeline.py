@@ -7,7 +7,7 @@ kills an export, the output is whole or it is not there.
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -131,7 +131,7 @@ def _describe(request: ExportRequest, sources: Sources, made: Made, folder: Path
     """The card tells what the manifest does of the files, and the manifest has the card's digest."""
     manifest = describe(request, sources, made, folder)
     (folder / CARD).write_text(card(manifest, sources.facts))
-    manifest = describe(request, sources, replace(made, files=[*made.files, CARD]), folder)
+    manifest["files"].append(asdict(described(folder / CARD)))
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
 
 
