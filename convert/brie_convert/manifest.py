@@ -4,6 +4,7 @@ Nobody types anything here: every number is read from a file or was returned by 
 """
 
 import hashlib
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,6 +12,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from brie_convert.architecture import Architecture
+from brie_convert.plan import TensorPlan
+from brie_convert.vocabulary import Vocabulary
 from brie_core import __version__
 from brie_core.text.tokenizer import Tokenizer
 from brie_core.weights.base_model import BaseModel, file_digest
@@ -58,6 +62,21 @@ class Sources:
     adapter: LoraAdapter | None
     facts: Mapping[str, Any]
     """The adapter version's brie.json; empty without one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a GGUF file of a whole model is made of."""
+
+    architecture: Architecture
+    vocabulary: Vocabulary
+    tokenizer: Tokenizer
+    tensors: tuple[TensorPlan, ...]
+
+    @property
+    def parameters(self) -> int:
+        """Numbers in all tensors."""
+        return sum(math.prod(tensor.source.shape) for tensor in self.tensors)
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ class GgufAdapterOutput:
     def build(self, folder: Path, scratch: Path, progress: Progress) -> Made:
         """Write and verify; raises InvalidAdapter for a layer without a place, EngineFailure for a wrong file."""
         file = folder / f"{safe_name(self._request.model)}-lora.gguf"
-        architecture = self._base.architecture
+        architecture = self._base.parts.architecture
         progress("writing the adapter", 0.05)
         write_gguf_adapter(file, self._adapter, architecture, origin(self._request))
         difference = read_back(file, self._adapter, architecture)

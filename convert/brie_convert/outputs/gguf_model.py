@@ -8,7 +8,7 @@ from typing import Any
 from brie_convert.architecture import read_architecture
 from brie_convert.file_names import safe_name
 from brie_convert.gguf_file import Contents, tally, write_gguf
-from brie_convert.manifest import ExportRequest, Made, Sources
+from brie_convert.manifest import ExportRequest, Made, Parts, Sources
 from brie_convert.metadata import Value, header
 from brie_convert.modelfile import MODELFILE, modelfile
 from brie_convert.plan import Storage, check_tied, plan_tensors
@@ -36,16 +36,18 @@ class GgufModelOutput:
         """The file, and the exact one that llama.cpp quantizes."""
         written = self._gguf.num_bytes()
         # no quantization but Q8_0 keeps more than 8.5 bits a weight
-        return written if self._quantization in STREAMED else written + int(self._gguf.parameters * _BYTES["Q8_0"])
+        return (
+            written if self._quantization in STREAMED else written + int(self._gguf.parts.parameters * _BYTES["Q8_0"])
+        )
 
     def build(self, folder: Path, scratch: Path, progress: Progress) -> Made:
         """Write, quantize, verify; raises EngineFailure where llama.cpp does not agree with the model."""
         file = folder / f"{safe_name(self._request.model)}-{self._quantization}.gguf"
         fallbacks = self._write(file, scratch, progress)
         progress("verifying against llama.cpp", 0.9)
-        verification = verify(file, self._sources.tokenizer, self._gguf.vocabulary)
+        verification = verify(file, self._sources.tokenizer, self._gguf.parts.vocabulary)
         (folder / MODELFILE).write_text(modelfile(file.name, self._sources))
-        facts = {"architecture": self._gguf.architecture.family, "tensors": _tensors(file, fallbacks)}
+        facts = {"architecture": self._gguf.parts.architecture.family, "tensors": _tensors(file, fallbacks)}
         return Made([file.name, MODELFILE], {**facts, "verification": asdict(verification)})
 
     def _write(self, file: Path, scratch: Path, progress: Progress) -> int:
@@ -73,26 +75,22 @@ class GgufContents:
         self, request: ExportRequest, sources: Sources, adapter: LoraAdapter | None, storage: Storage | None
     ) -> None:
         base = request.base
-        self.architecture = read_architecture(base.config)
-        self._tensors = plan_tensors(self.architecture, base.tensors, adapter, storage)
-        check_tied(self.architecture, base.tensors)
-        self.vocabulary = read_vocabulary(base.folder, sources.tokenizer, rows=self._tensors[0].source.shape[0])
+        architecture = read_architecture(base.config)
+        tensors = plan_tensors(architecture, base.tensors, adapter, storage)
+        check_tied(architecture, base.tensors)
+        vocabulary = read_vocabulary(base.folder, sources.tokenizer, rows=tensors[0].source.shape[0])
+        self.parts = Parts(architecture, vocabulary, sources.tokenizer, tensors)
         self._origin = origin(request)
-
-    @property
-    def parameters(self) -> int:
-        """Numbers in all tensors."""
-        return sum(math.prod(tensor.source.shape) for tensor in self._tensors)
 
     def num_bytes(self) -> int:
         """Of the tensors' data."""
-        return sum(int(math.prod(tensor.source.shape) * _BYTES[tensor.storage]) for tensor in self._tensors)
+        return sum(int(math.prod(tensor.source.shape) * _BYTES[tensor.storage]) for tensor in self.parts.tensors)
 
     def write(self, file: Path, kind: str, advance: Advance) -> None:
         """The file in one pass; `kind` is what its header says it is."""
-        values: dict[str, Value] = dict(self._origin)
-        fields = header(self.architecture, self.vocabulary, values, self.parameters, file_type(kind))
-        contents = Contents(self.architecture.family, fields, self._tensors, self.architecture.rope_factors)
+        parts, values = self.parts, dict[str, Value](self._origin)
+        fields = header(parts.architecture, parts.vocabulary, values, parts.parameters, file_type(kind))
+        contents = Contents(parts.architecture.family, fields, parts.tensors, parts.architecture.rope_factors)
         write_gguf(file, contents, advance)
 
 
