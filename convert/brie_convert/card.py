@@ -41,6 +41,7 @@ def _sections(manifest: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator
     yield _files(manifest)
     yield _list("Tensors", dict(_flat(manifest.get("tensors") or {})))
     yield _list("Verified", dict(_flat(manifest.get("verification") or {})))
+    yield _list("Quality", dict(_flat(manifest.get("quality") or {})))
     yield from training_sections(facts)
     yield _list("Exported with", manifest["versions"])
     yield _use(manifest)
@@ -67,11 +68,11 @@ def _list(title: str, facts: Mapping[str, Any]) -> str:
 
 def _flat(facts: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in facts.items():
-        path = f"{before}{name.replace('_', ' ')}"
+        path = f"{before}{name.replace('_', ' ') if name.islower() else name}"
         if isinstance(value, Mapping):
             yield from _flat(value, f"{path}, ")
         elif isinstance(value, list | tuple):
-            yield path, ", ".join(map(str, value))
+            yield path, ", ".join(map(str, value)) or None
         else:
             yield path, " ".join(value.split()) if isinstance(value, str) else value
 
