@@ -66,6 +66,8 @@ def describe(
     return {
         **_identity(request),
         "architecture": parts.architecture.family,
+        "context_length": parts.architecture.context_length,
+        "limits": list(parts.architecture.limits),
         "inputs": _inputs(request, parts),
         "files": [{"filename": file.name, "bytes": file.stat().st_size, "sha256": file_digest(file)}],
         "tensors": {

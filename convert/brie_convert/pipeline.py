@@ -58,6 +58,8 @@ def export(request: ExportRequest, progress: Progress) -> ExportResult:
         return _published(request)
     progress("reading base and adapter", 0.0)
     parts = _read(request)
+    for limit in parts.architecture.limits:
+        progress(limit, 0.01)
     shutil.rmtree(request.work, ignore_errors=True)
     with staging_folder(request.work, "export") as staged:
         _check_digest(request.base, staged)
