@@ -10,7 +10,7 @@ from typing import Any
 
 SPACE = "\u2581"
 """How a space is spelled."""
-BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
+BYTES = frozenset(f"<0x{byte:02X}>" for byte in range(256))
 """What stands for a byte of a character without a token."""
 _ALL_SPACES = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
 _ONE_BEFORE = {"type": "Prepend", "prepend": SPACE}
@@ -51,7 +51,7 @@ def check_model(model: Mapping[str, Any]) -> None:
     """Raises NotTheSame for a vocabulary that llama.cpp's SentencePiece tokenizer does not reproduce."""
     if model.get("type") != "BPE":
         raise NotTheSame(f"a SentencePiece vocabulary of the type {model.get('type')}")
-    if not model.get("byte_fallback") or not model["vocab"].keys() >= set(BYTES):
+    if not model.get("byte_fallback") or not model["vocab"].keys() >= BYTES:
         raise NotTheSame("a SentencePiece vocabulary without a token for each byte")
     if model.get("ignore_merges"):
         raise NotTheSame("a SentencePiece vocabulary with ignore_merges")

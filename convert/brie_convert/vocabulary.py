@@ -38,17 +38,12 @@ _GENERATION_TAG = re.compile(r"\{%(-?)\s*(end)?generation\s*(-?)%\}")
 class Vocabulary:
     """Everything llama.cpp has to know to encode, decode and stop."""
 
-    model: Literal["gpt2", "llama"]
-    """llama.cpp's names for byte-level BPE and SentencePiece's."""
     tokens: tuple[str, ...]
     """By id; as many as the embedding has rows."""
     types: tuple[int, ...]
     merges: tuple[str, ...]
-    """Of byte-level BPE; empty for SentencePiece, which has `scores`."""
-    scores: tuple[float, ...]
+    """Of byte-level BPE; empty for SentencePiece's."""
     pre_tokenizer: str
-    adds_space_prefix: bool
-    """Whether a text, and what follows a special token, begins with a space that nobody wrote."""
     normalizer: str | None
     """NFC where the model expects it: llama.cpp does not normalize, so its texts must come in that form."""
     adds_bos: bool
@@ -57,6 +52,12 @@ class Vocabulary:
     """bos, eos, eot, eom, unknown, padding: those that the model has."""
     stop_ids: frozenset[int]
     chat_template: str | None
+    model: Literal["gpt2", "llama"] = "gpt2"
+    """llama.cpp's names for byte-level BPE and SentencePiece's."""
+    scores: tuple[float, ...] = ()
+    """SentencePiece's order of joining; empty for byte-level BPE."""
+    adds_space_prefix: bool = False
+    """Whether a text, and what follows a special token, begins with a space that nobody wrote."""
 
     @property
     def control_tokens(self) -> tuple[str, ...]:
@@ -118,11 +119,11 @@ def _check_options(model: Mapping[str, Any]) -> None:
 def _tokens(spec: Mapping[str, Any], rows: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
     model = spec["model"]
     entries = {i: (token, _kind(model, token)) for token, i in model["vocab"].items()}
-    if max(entries) >= rows:
-        _refuse(f"a token with the id {max(entries)}, but only {rows} embeddings")
     for added in spec.get("added_tokens", ()):
-        if added["id"] < rows:  # Gemma lists a mark for images that its text models have no embedding for
-            entries[added["id"]] = (added["content"], _kind_of_added(model, added))
+        entries[added["id"]] = (added["content"], _kind_of_added(model, added))
+    # Gemma lists a mark for images, which its text models have no embedding for.
+    if lost := [i for i, (_, kind) in entries.items() if i >= rows and kind != _CONTROL]:
+        _refuse(f"a token with the id {max(lost)}, but only {rows} embeddings")
     full = [entries.get(i, (f"[PAD{i}]", _UNUSED)) for i in range(rows)]
     tokens, types = zip(*full, strict=True)
     if len(set(tokens)) < rows:
