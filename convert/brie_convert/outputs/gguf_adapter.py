@@ -16,7 +16,7 @@ from brie_convert.architecture import Architecture
 from brie_convert.file_names import safe_name
 from brie_convert.llama_runtime import open_file
 from brie_convert.manifest import ExportRequest, Made, Sources
-from brie_convert.outputs.gguf_model import GgufContents, origin
+from brie_convert.outputs.gguf_model import GgufContents, architecture_facts, origin
 from brie_convert.progress import Progress, span
 from brie_core.errors import EngineFailure
 from brie_core.weights.gguf_adapter import write_gguf_adapter
@@ -70,7 +70,7 @@ class GgufAdapterOutput:
         answer = self._try(base, file)
         base.unlink()
         verification = AdapterVerification(2 * len(self._adapter.modules), difference, answer)
-        return Made([file.name], {"architecture": architecture.family, "verification": asdict(verification)})
+        return Made([file.name], {**architecture_facts(architecture), "verification": asdict(verification)})
 
     def _try(self, base: Path, file: Path) -> str:
         tokenizer = self._sources.tokenizer

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from brie_convert.architecture import read_architecture
+from brie_convert.architecture import Architecture, read_architecture
 from brie_convert.file_names import safe_name
 from brie_convert.gguf_file import Contents, tally, write_gguf
 from brie_convert.manifest import ExportRequest, Made, Parts, Sources
@@ -43,11 +43,13 @@ class GgufModelOutput:
     def build(self, folder: Path, scratch: Path, progress: Progress) -> Made:
         """Write, quantize, verify; raises EngineFailure where llama.cpp does not agree with the model."""
         file = folder / f"{safe_name(self._request.model)}-{self._quantization}.gguf"
+        for limit in self._gguf.parts.architecture.limits:
+            progress(limit, 0.01)
         fallbacks = self._write(file, scratch, progress)
         progress("verifying against llama.cpp", 0.9)
         verification = verify(file, self._sources.tokenizer, self._gguf.parts.vocabulary)
         (folder / MODELFILE).write_text(modelfile(file.name, self._sources))
-        facts = {"architecture": self._gguf.parts.architecture.family, "tensors": _tensors(file, fallbacks)}
+        facts = {**architecture_facts(self._gguf.parts.architecture), "tensors": _tensors(file, fallbacks)}
         return Made([file.name, MODELFILE], {**facts, "verification": asdict(verification)})
 
     def _write(self, file: Path, scratch: Path, progress: Progress) -> int:
@@ -92,6 +94,15 @@ class GgufContents:
         fields = header(parts.architecture, parts.vocabulary, values, parts.parameters, file_type(kind))
         contents = Contents(parts.architecture.family, fields, parts.tensors, parts.architecture.rope_factors)
         write_gguf(file, contents, advance)
+
+
+def architecture_facts(architecture: Architecture) -> dict[str, Any]:
+    """What the manifest says of the model's shape, and of what is lost of it in llama.cpp."""
+    return {
+        "architecture": architecture.family,
+        "context_length": architecture.context_length,
+        "limits": list(architecture.limits),
+    }
 
 
 def origin(request: ExportRequest) -> dict[str, str]:

@@ -20,6 +20,8 @@ REGROUPED: Mapping[str, Mapping[str, str]] = {
     "llama": {"q_proj": "heads", "k_proj": "kv_heads"},
     "qwen2": {},
     "qwen3": {},
+    "gemma2": {},
+    "gemma3": {},
 }
 """By architecture, the layers whose rows move, and which heads they are of.
 

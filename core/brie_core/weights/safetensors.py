@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 _MAX_HEADER = 100 * 2**20
+_PART = 4 * 2**20
 _ITEM_SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 _FLOATS: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
@@ -66,6 +67,17 @@ class TensorInfo:
         with self.file.open("rb") as file:
             file.seek(self.start)
             return file.read(self.size)
+
+
+def same_bytes(one: TensorInfo, other: TensorInfo) -> bool:
+    """Whether two tensors are stored alike, read a few megabytes at a time."""
+    if one.size != other.size:
+        return False
+    with one.file.open("rb") as first, other.file.open("rb") as second:
+        first.seek(one.start)
+        second.seek(other.start)
+        parts = (min(_PART, one.size - done) for done in range(0, one.size, _PART))
+        return all(first.read(part) == second.read(part) for part in parts)
 
 
 def bfloat16_to_float32(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
