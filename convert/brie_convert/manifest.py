@@ -13,7 +13,9 @@ from typing import Any
 
 from brie_convert.architecture import Architecture
 from brie_convert.gguf_file import tally
+from brie_convert.judgement import stored_in_words
 from brie_convert.plan import TensorPlan
+from brie_convert.texts import texts_digest
 from brie_convert.verify import Verification
 from brie_convert.vocabulary import Vocabulary
 from brie_core import __version__
@@ -46,6 +48,12 @@ class ExportRequest:
     """The folder to be made; its parent lies on the same file system as `work`."""
     work: Path
     """Scratch of this export alone: emptied before and after."""
+    texts: tuple[str, ...] = ()
+    """Of the model's own kind: some are judged on, others make the importance matrix."""
+    rows: Path | None = None
+    """The same as a file of training rows, JSON Lines, which are rendered through the chat template."""
+    compare: bool = True
+    """Whether the file's logits are compared with those of transformers and PEFT."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +81,7 @@ def describe(
             "fallbacks": fallbacks,
             "parameters": written.parameters,
             "bits_per_weight": round(written.bits_per_weight, 3),
+            "stored": stored_in_words(request.quantization, written, fallbacks),
         },
         "verification": asdict(verification),
         "versions": _versions(),
@@ -91,7 +100,16 @@ def _identity(request: ExportRequest) -> dict[str, Any]:
         "quantization": request.quantization,
         "base": {"id": request.base.id, "digest": request.base.digest},
         "adapter": {"version": request.adapter.version} if request.adapter else None,
+        "texts": _texts(request),
     }
+
+
+def _texts(request: ExportRequest) -> dict[str, str | None] | None:
+    """Digests of what was given to judge and calibrate on; never the texts, which may be private."""
+    if not request.texts and request.rows is None:
+        return None
+    rows = file_digest(request.rows) if request.rows and request.rows.is_file() else None
+    return {"sha256": texts_digest(request.texts), "rows_sha256": rows}
 
 
 def _inputs(request: ExportRequest, parts: Parts) -> dict[str, Any]:

@@ -14,9 +14,12 @@ from typing import Any
 
 from brie_convert.architecture import read_architecture
 from brie_convert.gguf_file import Advance, Contents, write_gguf
+from brie_convert.judgement import Judge
 from brie_convert.manifest import MANIFEST, ExportRequest, Parts, describe, same_request
 from brie_convert.metadata import Value, header
 from brie_convert.plan import check_tied, plan_tensors
+from brie_convert.proof import importance, proving
+from brie_convert.quality import Divergence
 from brie_convert.quantize import STREAMED, check_quantization, file_type, quantize
 from brie_convert.verify import verify
 from brie_convert.vocabulary import read_vocabulary
@@ -107,26 +110,35 @@ def _check_digest(base: BaseModel, scratch: Path) -> None:
 
 def _build(request: ExportRequest, parts: Parts, folder: Path, progress: Progress) -> dict[str, Any]:
     file = folder / file_name(request.model, request.quantization)
-    fallbacks = _write(request, parts, file, progress)
-    progress("verifying against llama.cpp", 0.9)
-    verification = verify(file, parts.tokenizer, parts.vocabulary)
-    manifest = describe(request, parts, file, verification, fallbacks)
+    with proving(request, parts, folder.parent / "reference") as judge:
+        fallbacks, before = _write(request, parts, file, judge, progress)
+        progress("verifying against llama.cpp", 0.9)
+        verification = verify(file, parts.tokenizer, parts.vocabulary)
+        progress("comparing with transformers", 0.92)
+        account = judge.account(judge.compare(file), before)
+    manifest = account.added_to(describe(request, parts, file, verification, fallbacks))
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
     return manifest
 
 
-def _write(request: ExportRequest, parts: Parts, file: Path, progress: Progress) -> int:
-    """The file in one pass, or in two through llama.cpp's quantizer; returns the quantizer's fallbacks."""
+def _write(
+    request: ExportRequest, parts: Parts, file: Path, judge: Judge, progress: Progress
+) -> tuple[int, Divergence | None]:
+    """The file in one pass, or in two through llama.cpp's quantizer.
+
+    Returns the quantizer's fallbacks, and how far from the model it was before.
+    """
     if request.quantization in STREAMED:
         _stream(request, parts, file, _span(progress, "merging and writing", 0.05, 0.9))
-        return 0
+        return 0, None
     # The checkpoint's own numbers, f32 where the adapter was merged: nothing is rounded before the quantizer sees it.
     exact = file.parent.parent / "exact.gguf"
     _stream(request, parts, exact, _span(progress, "merging and writing", 0.05, 0.4))
     advance = _span(progress, f"quantizing to {request.quantization}", 0.4, 0.9)
-    fallbacks = quantize(exact, file, request.quantization, advance)
+    fallbacks = quantize(exact, file, request.quantization, advance, importance(judge, parts))
+    before = judge.compare(exact)  # so that a fault of ours cannot pass for the quantizer's rounding
     exact.unlink()
-    return fallbacks
+    return fallbacks, before
 
 
 def _stream(request: ExportRequest, parts: Parts, file: Path, advance: Advance) -> None:

@@ -66,6 +66,9 @@ def _request(folder: Path) -> ExportRequest:
         quantization=job["quantization"],
         output=Path(job["output"]),
         work=folder / "work",
+        texts=tuple(job.get("texts") or ()),
+        rows=Path(job["rows"]) if job.get("rows") else None,
+        compare=job.get("compare", True),
     )
 
 
