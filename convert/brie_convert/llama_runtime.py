@@ -97,6 +97,20 @@ class LoadedFile:
             self._api.llama_tokenize(self._vocab, data, len(data), self._buffer, size, add_special, True)  # noqa: FBT003
         )
 
+    def text(self, tokens: Iterable[int]) -> str:
+        """The tokens' text; special tokens have none, and bytes that are no whole character become U+FFFD."""
+        return b"".join(map(self._piece, tokens)).decode(errors="replace")
+
+    def _piece(self, token: int) -> bytes:
+        piece = ctypes.create_string_buffer(32)
+        if (count := self._to_piece(token, piece)) < 0:  # some tokens are a hundred spaces
+            piece = ctypes.create_string_buffer(-count)
+            count = self._to_piece(token, piece)
+        return piece.raw[:count]
+
+    def _to_piece(self, token: int, piece: ctypes.Array[ctypes.c_char]) -> int:
+        return int(self._api.llama_token_to_piece(self._vocab, token, piece, len(piece), 0, False))  # noqa: FBT003
+
     def ends_answer(self, token: int) -> bool:
         """Whether llama.cpp stops generating at this token."""
         return bool(self._api.llama_vocab_is_eog(self._vocab, token))
