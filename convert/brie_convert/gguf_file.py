@@ -37,6 +37,8 @@ class TensorTally:
 
     types: Mapping[str, int]
     """How many tensors are of each type."""
+    weights: Mapping[str, int]
+    """How many numbers are of each type."""
     parameters: int
     bytes: int
 
@@ -110,7 +112,10 @@ def tally(file: Path) -> TensorTally:
     elements = [math.prod(tensor.shape) for tensor in tensors]
     sizes = [_size(kind, count) for kind, count in zip(kinds, elements, strict=True)]
     types = Counter(kind.name for kind in kinds)
-    return TensorTally(dict(sorted(types.items())), sum(elements), sum(sizes))
+    weights: Counter[str] = Counter()
+    for kind, count in zip(kinds, elements, strict=True):
+        weights[kind.name] += count
+    return TensorTally(dict(sorted(types.items())), weights, sum(elements), sum(sizes))
 
 
 def _size(kind: gguf.GGMLQuantizationType, elements: int) -> int:

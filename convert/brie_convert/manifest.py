@@ -14,6 +14,7 @@ from typing import Any
 
 from brie_convert.architecture import Architecture
 from brie_convert.plan import TensorPlan
+from brie_convert.texts import texts_digest
 from brie_convert.vocabulary import Vocabulary
 from brie_core import __version__
 from brie_core.text.tokenizer import Tokenizer
@@ -51,6 +52,12 @@ class ExportRequest:
     """One of `brie_core.wire.FORMATS`."""
     dtype: str | None = None
     """Of the format merged: what the weights are stored as; None keeps the checkpoint's own."""
+    texts: tuple[str, ...] = ()
+    """Of the model's own kind: some are judged on, others make the importance matrix."""
+    rows: Path | None = None
+    """The same as a file of training rows, JSON Lines, which are rendered through the chat template."""
+    compare: bool = True
+    """Whether the file's logits are compared with those of transformers and PEFT."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +135,16 @@ def _identity(request: ExportRequest) -> dict[str, Any]:
         "dtype": request.dtype,
         "base": {"id": request.base.id, "digest": request.base.digest},
         "adapter": {"version": request.adapter.version} if request.adapter else None,
+        "texts": _texts(request),
     }
+
+
+def _texts(request: ExportRequest) -> dict[str, str | None] | None:
+    """Digests of what was given to judge and calibrate on; never the texts, which may be private."""
+    if not request.texts and request.rows is None:
+        return None
+    rows = file_digest(request.rows) if request.rows and request.rows.is_file() else None
+    return {"sha256": texts_digest(request.texts), "rows_sha256": rows}
 
 
 def _inputs(request: ExportRequest, sources: Sources) -> dict[str, Any]:

@@ -87,6 +87,9 @@ def _request(folder: Path) -> ExportRequest:
         work=folder / "work",
         format=job.get("format", "gguf"),
         dtype=job.get("dtype"),
+        texts=tuple(job.get("texts") or ()),
+        rows=Path(job["rows"]) if job.get("rows") else None,
+        compare=job.get("compare", True),
     )
 
 

@@ -28,6 +28,7 @@ def _write_job(folder: Path, base: BaseModel, output: Path, **changes: Any) -> P
         "adapter": None,
         "quantization": "q8_0",
         "output": str(output),
+        "compare": False,
     }
     (folder / "job.json").write_text(json.dumps(job | changes))
     return folder

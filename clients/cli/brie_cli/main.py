@@ -13,6 +13,7 @@ from brie_cli.doctor import doctor
 from brie_cli.shipping import export
 from brie_cli.supervisor import Supervisor
 from brie_cli.training import jobs, train
+from brie_cli.verifying import verify
 
 app = typer.Typer(
     help="Train, serve and ship adapters of small language models.", no_args_is_help=True, add_completion=False
@@ -20,6 +21,7 @@ app = typer.Typer(
 app.command()(train)
 app.command()(chat)
 app.command()(export)
+app.command()(verify)
 app.command()(doctor)
 app.add_typer(data, name="data")
 app.add_typer(jobs, name="jobs")

@@ -8,11 +8,14 @@ from typing import Any
 from brie_convert.architecture import Architecture, read_architecture
 from brie_convert.file_names import safe_name
 from brie_convert.gguf_file import Contents, tally, write_gguf
+from brie_convert.judgement import Judge, stored_in_words
 from brie_convert.manifest import ExportRequest, Made, Parts, Sources
 from brie_convert.metadata import Value, header
 from brie_convert.modelfile import MODELFILE, modelfile
 from brie_convert.plan import Storage, check_tied, plan_tensors
 from brie_convert.progress import Advance, Progress, span
+from brie_convert.proof import importance, proving
+from brie_convert.quality import Divergence
 from brie_convert.quantize import STREAMED, file_type, quantize
 from brie_convert.room import check_not_full, free_bytes
 from brie_convert.verify import verify
@@ -42,32 +45,44 @@ class GgufModelOutput:
 
     def build(self, folder: Path, scratch: Path, progress: Progress) -> Made:
         """Write, quantize, verify; raises EngineFailure where llama.cpp does not agree with the model."""
-        file = folder / f"{safe_name(self._request.model)}-{self._quantization}.gguf"
-        for limit in self._gguf.parts.architecture.limits:
+        file, parts = folder / f"{safe_name(self._request.model)}-{self._quantization}.gguf", self._gguf.parts
+        for limit in parts.architecture.limits:
             progress(limit, 0.01)
-        fallbacks = self._write(file, scratch, progress)
-        progress("verifying against llama.cpp", 0.9)
-        verification = verify(file, self._sources.tokenizer, self._gguf.parts.vocabulary)
+        with proving(self._request, parts, scratch / "reference") as judge:
+            fallbacks, before = self._write(file, scratch, judge, progress)
+            progress("verifying against llama.cpp", 0.9)
+            verification = verify(file, self._sources.tokenizer, parts.vocabulary)
+            progress("comparing with transformers", 0.92)
+            account = judge.account(judge.compare(file), before)
         (folder / MODELFILE).write_text(modelfile(file.name, self._sources))
-        facts = {**architecture_facts(self._gguf.parts.architecture), "tensors": _tensors(file, fallbacks)}
-        return Made([file.name, MODELFILE], {**facts, "verification": asdict(verification)})
+        facts = {
+            **architecture_facts(parts.architecture),
+            "tensors": _tensors(file, self._quantization, fallbacks),
+            "verification": asdict(verification),
+        }
+        return Made([file.name, MODELFILE], account.added_to(facts))
 
-    def _write(self, file: Path, scratch: Path, progress: Progress) -> int:
-        """The file in one pass, or in two through llama.cpp's quantizer; returns the quantizer's fallbacks."""
+    def _write(self, file: Path, scratch: Path, judge: Judge, progress: Progress) -> tuple[int, Divergence | None]:
+        """The file in one pass, or in two through llama.cpp's quantizer.
+
+        Returns the quantizer's fallbacks, and how far from the model it was before.
+        """
         kind = self._quantization
         if kind in STREAMED:
             self._gguf.write(file, kind, span(progress, "merging and writing", 0.05, 0.9))
-            return 0
+            return 0, None
         # The checkpoint's own numbers, f32 where the adapter was merged: nothing is rounded before the quantizer.
         exact = scratch / "exact.gguf"
         self._gguf.write(exact, "f32", span(progress, "merging and writing", 0.05, 0.4))
+        matrix, advance = importance(judge, self._gguf.parts), span(progress, f"quantizing to {kind}", 0.4, 0.9)
         try:
-            fallbacks = quantize(exact, file, kind, span(progress, f"quantizing to {kind}", 0.4, 0.9))
+            fallbacks = quantize(exact, file, kind, advance, matrix)
         except EngineFailure:
             check_not_full(free_bytes(scratch))
             raise
+        before = judge.compare(exact)  # so that a fault of ours cannot pass for the quantizer's rounding
         exact.unlink()
-        return fallbacks
+        return fallbacks, before
 
 
 class GgufContents:
@@ -115,11 +130,12 @@ def origin(request: ExportRequest) -> dict[str, str]:
     return fields | ({"brie.adapter.version": request.adapter.version} if request.adapter else {})
 
 
-def _tensors(file: Path, fallbacks: int) -> dict[str, Any]:
+def _tensors(file: Path, quantization: str, fallbacks: int) -> dict[str, Any]:
     written = tally(file)
     return {
         "types": dict(written.types),
         "fallbacks": fallbacks,
         "parameters": written.parameters,
         "bits_per_weight": round(written.bits_per_weight, 3),
+        "stored": stored_in_words(quantization, written, fallbacks),
     }
