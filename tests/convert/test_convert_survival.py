@@ -46,6 +46,7 @@ def _job(folder: Path, base: BaseModel, adapter: Path, output: Path, **asked: An
         "adapter": {"version": version, "folder": str(adapter)},
         "quantization": None,
         "output": str(output),
+        "compare": False,  # with transformers' logits: what is shown here is how a run ends, not what it says
     }
     (folder / "job.json").write_text(json.dumps(job | asked))
     (folder / "events.jsonl").unlink(missing_ok=True)
