@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +14,8 @@ import numpy as np
 from brie_convert.merge import tensor_blocks
 from brie_convert.metadata import Value
 from brie_convert.plan import TensorPlan
+from brie_convert.progress import Advance
 from brie_core.weights.gguf_header import read_gguf_header
-
-Advance = Callable[[float], None]
-"""Told how much of the work is done, from 0 to 1."""
 
 _ALIGNMENT = 32
 
@@ -39,6 +37,8 @@ class TensorTally:
 
     types: Mapping[str, int]
     """How many tensors are of each type."""
+    weights: Mapping[str, int]
+    """How many numbers are of each type."""
     parameters: int
     bytes: int
 
@@ -112,7 +112,10 @@ def tally(file: Path) -> TensorTally:
     elements = [math.prod(tensor.shape) for tensor in tensors]
     sizes = [_size(kind, count) for kind, count in zip(kinds, elements, strict=True)]
     types = Counter(kind.name for kind in kinds)
-    return TensorTally(dict(sorted(types.items())), sum(elements), sum(sizes))
+    weights: Counter[str] = Counter()
+    for kind, count in zip(kinds, elements, strict=True):
+        weights[kind.name] += count
+    return TensorTally(dict(sorted(types.items())), weights, sum(elements), sum(sizes))
 
 
 def _size(kind: gguf.GGMLQuantizationType, elements: int) -> int:

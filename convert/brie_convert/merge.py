@@ -35,6 +35,8 @@ def tensor_blocks(tensor: TensorPlan) -> Iterator[npt.NDArray[Any]]:
         values = _rows(tensor.source, start, stop)
         if low_rank:
             values += low_rank.rows(start, stop)
+        if tensor.offset:
+            values = values + np.float32(tensor.offset)
         if tensor.heads:
             values = interleave_halves(values, (stop - start) // unit)
         _check_range(values, tensor)

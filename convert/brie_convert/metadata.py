@@ -3,7 +3,7 @@
 from brie_convert.architecture import Architecture
 from brie_convert.vocabulary import Vocabulary
 
-Value = str | bool | int | float | list[str] | list[int]
+Value = str | bool | int | float | list[str] | list[int] | list[float] | list[bool]
 
 
 def header(
@@ -43,16 +43,16 @@ def _model(architecture: Architecture, vocab_size: int) -> dict[str, Value]:
         "rope.freq_base": architecture.rope_theta,
         "vocab_size": vocab_size,
     }
-    return {f"{architecture.family}.{name}": value for name, value in numbers.items()}
+    return {f"{architecture.family}.{name}": value for name, value in (numbers | dict(architecture.keys)).items()}
 
 
 def _tokenizer(vocabulary: Vocabulary) -> dict[str, Value]:
     lists: dict[str, Value] = {
-        "model": "gpt2",
+        "model": vocabulary.model,
         "pre": vocabulary.pre_tokenizer,
         "tokens": list(vocabulary.tokens),
         "token_type": list(vocabulary.types),
-        "merges": list(vocabulary.merges),
+        **({"merges": list(vocabulary.merges)} if vocabulary.model == "gpt2" else _pieces(vocabulary)),
         "add_bos_token": vocabulary.adds_bos,
         "add_eos_token": vocabulary.adds_eos,
     }
@@ -61,3 +61,7 @@ def _tokenizer(vocabulary: Vocabulary) -> dict[str, Value]:
     if vocabulary.chat_template:
         fields["tokenizer.chat_template"] = vocabulary.chat_template
     return fields
+
+
+def _pieces(vocabulary: Vocabulary) -> dict[str, Value]:
+    return {"scores": list(vocabulary.scores), "add_space_prefix": vocabulary.adds_space_prefix}

@@ -1,48 +1,66 @@
-"""Base, adapter and quantization in; a folder with one verified GGUF file and its manifest out. It knows no job.
+"""A request in; a folder with verified files, their card and their manifest out. It knows no job.
 
 Everything is built in a work folder on the same file system as the output, and appears there by one rename: whatever
 kills an export, the output is whole or it is not there.
 """
 
 import json
-import re
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from brie_convert.architecture import read_architecture
-from brie_convert.gguf_file import Advance, Contents, write_gguf
-from brie_convert.manifest import MANIFEST, ExportRequest, Parts, describe, same_request
-from brie_convert.metadata import Value, header
-from brie_convert.plan import check_tied, plan_tensors
-from brie_convert.quantize import STREAMED, check_quantization, file_type, quantize
-from brie_convert.verify import verify
-from brie_convert.vocabulary import read_vocabulary
+from brie_convert.card import CARD, card
+from brie_convert.manifest import (
+    MANIFEST,
+    ExportedFile,
+    ExportRequest,
+    Made,
+    Sources,
+    describe,
+    described,
+    same_request,
+)
+from brie_convert.outputs.gguf_adapter import GgufAdapterOutput
+from brie_convert.outputs.gguf_model import GgufModelOutput
+from brie_convert.outputs.merged_folder import MergedFolderOutput
+from brie_convert.outputs.options import check_options
+from brie_convert.outputs.peft_archive import PeftArchiveOutput
+from brie_convert.progress import Progress
+from brie_convert.room import check_room, free_bytes
 from brie_core.durable import publish_folder, staging_folder
 from brie_core.errors import Conflict, InvalidAdapter
+from brie_core.store.adapters import MANIFEST as FACTS
 from brie_core.store.adapters import adapter_digest
 from brie_core.text.tokenizer import Tokenizer
 from brie_core.weights.base_model import BaseModel, open_base_model, read_json
 from brie_core.weights.lora import LoraAdapter, check_values, read_adapter
 
-Progress = Callable[[str, float], None]
-"""Told what is being done, and how much of the whole, from 0 to 1."""
+
+class Output(Protocol):
+    """One format of one request, after everything that may be refused was."""
+
+    def most_bytes(self) -> int:
+        """What building it takes on the disk at most, scratch included, to within a few per cent."""
+        ...
+
+    def build(self, folder: Path, scratch: Path, progress: Progress) -> Made:
+        """Write and verify the files in `folder`; raises a BrieError."""
+        ...
 
 
-@dataclass(frozen=True, slots=True)
-class ExportedFile:
-    """One file of the output."""
-
-    filename: str
-    bytes: int
-    sha256: str
+_FORMATS: Mapping[str, Callable[[ExportRequest, Sources], Output]] = {
+    "gguf": GgufModelOutput,
+    "gguf_adapter": GgufAdapterOutput,
+    "merged": MergedFolderOutput,
+    "peft": PeftArchiveOutput,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class ExportResult:
-    """What now lies in the output folder."""
+    """What now lies in the output folder, the main file first and the manifest last."""
 
     files: tuple[ExportedFile, ...]
     manifest: Mapping[str, Any]
@@ -53,36 +71,40 @@ def export(request: ExportRequest, progress: Progress) -> ExportResult:
 
     An output that is there already is returned if the same request made it, else Conflict is raised.
     """
-    check_quantization(request.quantization)
+    check_options(request)
     if request.output.exists():
         return _published(request)
     progress("reading base and adapter", 0.0)
-    parts = _read(request)
+    sources = _read(request)
+    output = _FORMATS[request.format](request, sources)
     shutil.rmtree(request.work, ignore_errors=True)
     with staging_folder(request.work, "export") as staged:
+        check_room(output.most_bytes(), free_bytes(staged))
         _check_digest(request.base, staged)
         built = staged / "output"
         built.mkdir()
-        manifest = _build(request, parts, built, progress)
+        made = output.build(built, staged, progress)
+        _describe(request, sources, made, built)
         progress("publishing", 0.99)
         if not publish_folder(built, request.output):
             return _published(request)  # another run of the same export was faster
-    return _result(manifest)
+    return _result(request.output)
 
 
-def _read(request: ExportRequest) -> Parts:
-    base = request.base
-    architecture = read_architecture(base.config)
-    tensors = plan_tensors(architecture, base.tensors, _adapter(request), STREAMED.get(request.quantization))
-    check_tied(architecture, base.tensors)
-    tokenizer = Tokenizer(base.folder)
-    vocabulary = read_vocabulary(base.folder, tokenizer, rows=tensors[0].source.shape[0])
-    return Parts(architecture, vocabulary, tokenizer, tensors)
+def _read(request: ExportRequest) -> Sources:
+    version = request.adapter
+    if version is None:
+        return Sources(Tokenizer(request.base.folder), None, {})
+    adapter = _adapter(request)
+    manifest = version.folder / FACTS
+    facts = read_json(manifest) if manifest.is_file() else {}
+    template = version.folder / "chat_template.jinja"
+    own = template.read_text() if template.is_file() else facts.get("chat_template")
+    return Sources(Tokenizer(request.base.folder, own), adapter, facts)
 
 
-def _adapter(request: ExportRequest) -> LoraAdapter | None:
-    if request.adapter is None:
-        return None
+def _adapter(request: ExportRequest) -> LoraAdapter:
+    assert request.adapter is not None
     adapter = read_adapter(request.adapter.folder, request.base.linear_modules)
     check_values(adapter)
     if adapter_digest(adapter, request.base.digest) != request.adapter.version:
@@ -105,62 +127,12 @@ def _check_digest(base: BaseModel, scratch: Path) -> None:
         )
 
 
-def _build(request: ExportRequest, parts: Parts, folder: Path, progress: Progress) -> dict[str, Any]:
-    file = folder / file_name(request.model, request.quantization)
-    fallbacks = _write(request, parts, file, progress)
-    progress("verifying against llama.cpp", 0.9)
-    verification = verify(file, parts.tokenizer, parts.vocabulary)
-    manifest = describe(request, parts, file, verification, fallbacks)
+def _describe(request: ExportRequest, sources: Sources, made: Made, folder: Path) -> None:
+    """The card tells what the manifest does of the files, and the manifest has the card's digest."""
+    manifest = describe(request, sources, made, folder)
+    (folder / CARD).write_text(card(manifest, sources.facts))
+    manifest["files"].append(asdict(described(folder / CARD)))
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-    return manifest
-
-
-def _write(request: ExportRequest, parts: Parts, file: Path, progress: Progress) -> int:
-    """The file in one pass, or in two through llama.cpp's quantizer; returns the quantizer's fallbacks."""
-    if request.quantization in STREAMED:
-        _stream(request, parts, file, _span(progress, "merging and writing", 0.05, 0.9))
-        return 0
-    # The checkpoint's own numbers, f32 where the adapter was merged: nothing is rounded before the quantizer sees it.
-    exact = file.parent.parent / "exact.gguf"
-    _stream(request, parts, exact, _span(progress, "merging and writing", 0.05, 0.4))
-    advance = _span(progress, f"quantizing to {request.quantization}", 0.4, 0.9)
-    fallbacks = quantize(exact, file, request.quantization, advance)
-    exact.unlink()
-    return fallbacks
-
-
-def _stream(request: ExportRequest, parts: Parts, file: Path, advance: Advance) -> None:
-    shapes = (tensor.source.shape for tensor in parts.tensors)
-    parameters = sum(shape[0] * (shape[1] if len(shape) == 2 else 1) for shape in shapes)
-    kind = file_type(request.quantization if request.quantization in STREAMED else "f32")
-    fields = header(parts.architecture, parts.vocabulary, _origin(request), parameters, kind)
-    contents = Contents(parts.architecture.family, fields, parts.tensors, parts.architecture.rope_factors)
-    write_gguf(file, contents, advance)
-
-
-def _origin(request: ExportRequest) -> dict[str, Value]:
-    """Names and digests; never a path, which would tell a stranger about this machine."""
-    origin: dict[str, Value] = {
-        "general.name": request.model,
-        "brie.base_model": Path(request.base.id).name,
-        "brie.base_model.digest": request.base.digest,
-    }
-    if request.adapter:
-        origin["brie.adapter.version"] = request.adapter.version
-    return origin
-
-
-def _span(progress: Progress, message: str, start: float, end: float) -> Advance:
-    """A part of the whole, told at each tenth of it and not at each tensor."""
-    told = -1
-
-    def advance(fraction: float) -> None:
-        nonlocal told
-        if int(fraction * 10) > told:
-            told = int(fraction * 10)
-            progress(message, round(start + fraction * (end - start), 3))
-
-    return advance
 
 
 def _published(request: ExportRequest) -> ExportResult:
@@ -168,14 +140,10 @@ def _published(request: ExportRequest) -> ExportResult:
     manifest = read_json(file) if file.is_file() else {}
     if not same_request(request, manifest):
         raise Conflict(f"{request.output.name} holds something else already.", param="output", code="output_exists")
-    return _result(manifest)
+    return _result(request.output)
 
 
-def _result(manifest: Mapping[str, Any]) -> ExportResult:
-    return ExportResult(tuple(ExportedFile(**file) for file in manifest["files"]), manifest)
-
-
-def file_name(model: str, quantization: str) -> str:
-    """A name for the file that every file system takes: `ft:smollm2:brie:x` in q8_0 is ft-smollm2-brie-x-q8_0.gguf."""
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", model).strip("-.")[:150]
-    return f"{safe or 'model'}-{quantization}.gguf"
+def _result(output: Path) -> ExportResult:
+    manifest = read_json(output / MANIFEST)
+    files = (ExportedFile(**file) for file in manifest["files"])
+    return ExportResult((*files, described(output / MANIFEST)), manifest)

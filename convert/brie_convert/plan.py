@@ -13,7 +13,7 @@ from brie_convert.architecture import Architecture
 from brie_core.errors import InvalidAdapter, InvalidRequest
 from brie_core.weights.gguf_layout import LINEAR_LAYERS, regrouped_heads
 from brie_core.weights.lora import LoraAdapter, LoraModule
-from brie_core.weights.safetensors import TensorInfo
+from brie_core.weights.safetensors import TensorInfo, same_bytes
 
 Storage = Literal["F32", "F16", "BF16", "Q8_0"]
 """How the numbers of one tensor are stored; the names are ggml's."""
@@ -27,7 +27,18 @@ _LAYER = {
 }
 _ATTENTION_BIASES = {f"self_attn.{name}_proj.bias": f"attn_{name}.bias" for name in "qkv"}
 _HEAD_NORMS = {f"self_attn.{name}_norm.weight": f"attn_{name}_norm.weight" for name in "qk"}
-_LAYERS = {"llama": _LAYER, "qwen2": _LAYER | _ATTENTION_BIASES, "qwen3": _LAYER | _HEAD_NORMS}
+_GEMMA = _LAYER | {
+    "post_attention_layernorm.weight": "post_attention_norm.weight",
+    "pre_feedforward_layernorm.weight": "ffn_norm.weight",
+    "post_feedforward_layernorm.weight": "post_ffw_norm.weight",
+}
+_LAYERS = {
+    "llama": _LAYER,
+    "qwen2": _LAYER | _ATTENTION_BIASES,
+    "qwen3": _LAYER | _HEAD_NORMS,
+    "gemma2": _GEMMA,
+    "gemma3": _GEMMA | _HEAD_NORMS,
+}
 
 _BUFFER = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
 _STORED: Mapping[str, Storage] = {"F64": "F32", "F32": "F32", "F16": "F16", "BF16": "BF16"}
@@ -45,6 +56,8 @@ class TensorPlan:
     """The rows are regrouped for the rotary pairs of this many heads; None leaves them as they are."""
     lora: LoraModule | None
     """Merged into the source on the way."""
+    offset: float = 0.0
+    """Added to every number."""
 
 
 def plan_tensors(
@@ -96,14 +109,15 @@ def check_tied(architecture: Architecture, tensors: Mapping[str, TensorInfo]) ->
     """A checkpoint that ties its output to the embedding and yet brings another output raises InvalidRequest."""
     if architecture.tied and _OUTPUT in tensors:
         output, embedding = tensors[_OUTPUT], tensors["model.embed_tokens.weight"]
-        if output.size != embedding.size or output.read_bytes() != embedding.read_bytes():
+        if output.dtype != embedding.dtype or not same_bytes(output, embedding):
             _refuse("tie_word_embeddings is set, but lm_head.weight is not the embedding")
 
 
 def _tensor(
     architecture: Architecture, name: str, source: TensorInfo, lora: LoraModule | None, storage: Storage | None
 ) -> TensorPlan:
-    return TensorPlan(name, source, _storage(source, lora, storage), _heads(architecture, source.name), lora)
+    offset = architecture.norm_offset if source.name.endswith("norm.weight") else 0.0
+    return TensorPlan(name, source, _storage(source, lora, storage), _heads(architecture, source.name), lora, offset)
 
 
 def _storage(source: TensorInfo, lora: LoraModule | None, wanted: Storage | None) -> Storage:

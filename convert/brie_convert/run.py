@@ -5,6 +5,7 @@ next run. SIGTERM, and the end of its parent, end the process at once, whatever 
 by one rename or not at all.
 """
 
+import errno
 import json
 import signal
 import sys
@@ -19,6 +20,9 @@ from brie_convert.pipeline import export
 from brie_core.errors import BrieError
 from brie_core.lifeline import die_with_parent
 from brie_core.weights.base_model import BaseModel, read_json
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NOT_WRITABLE = frozenset({errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR})
 
 
 def main(arguments: list[str]) -> int:
@@ -48,12 +52,27 @@ def _run(folder: Path, events: _Events) -> int:
     except BrieError as error:
         events.write("error", code=error.code or "export_failed", message=error.message, param=error.param)
         return 1
+    except OSError as error:
+        traceback.print_exc()
+        events.write("error", **_failure_of_the_disk(error), param=None)
+        return 1
     except Exception as error:  # noqa: BLE001  # the last line of a process: everything becomes an event
         traceback.print_exc()
         events.write("error", code="export_failed", message=f"The export failed: {_short(error)}", param=None)
         return 1
     events.write("result", files=[asdict(file) for file in result.files], manifest=result.manifest)
     return 0
+
+
+def _failure_of_the_disk(error: OSError) -> dict[str, str]:
+    """A full disk and a place that cannot be written to are the operator's to mend, and told apart."""
+    reason = error.strerror or str(error)
+    if error.errno in _FULL:
+        return {"code": "insufficient_storage", "message": f"The disk is full ({reason}): make room, and export again."}
+    if error.errno in _NOT_WRITABLE:
+        place = Path(str(error.filename)).name if error.filename else "the folder of exports"
+        return {"code": "output_not_writable", "message": f"{place} cannot be written to: {reason}."}
+    return {"code": "export_failed", "message": f"The export failed: {reason}."}
 
 
 def _request(folder: Path) -> ExportRequest:
@@ -66,6 +85,11 @@ def _request(folder: Path) -> ExportRequest:
         quantization=job["quantization"],
         output=Path(job["output"]),
         work=folder / "work",
+        format=job.get("format", "gguf"),
+        dtype=job.get("dtype"),
+        texts=tuple(job.get("texts") or ()),
+        rows=Path(job["rows"]) if job.get("rows") else None,
+        compare=job.get("compare", True),
     )
 
 

@@ -1,20 +1,22 @@
-"""The vocabulary of a GGUF header out of a model folder's tokenizer files. It knows byte-level BPE and no other kind.
+"""The vocabulary of a GGUF header out of a model folder's tokenizer files: byte-level BPE, or SentencePiece's.
 
 llama.cpp brings its own splitting of text before BPE and picks it by a name. The name is found here by the structure
-of tokenizer.json, not by a hash of its results, which can pass wrongly; and `verify` has the last word.
+of tokenizer.json, not by a hash of its results, which can pass wrongly; and `verify` has the last word. It knows no
+other kind of vocabulary: those are refused by name.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
+from brie_convert import sentencepiece
 from brie_core.errors import InvalidRequest
 from brie_core.text.tokenizer import Tokenizer
 from brie_core.weights.base_model import read_json
 
-_NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5
+_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _QWEN = rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}|{_REST}"
@@ -40,6 +42,7 @@ class Vocabulary:
     """By id; as many as the embedding has rows."""
     types: tuple[int, ...]
     merges: tuple[str, ...]
+    """Of byte-level BPE; empty for SentencePiece's."""
     pre_tokenizer: str
     normalizer: str | None
     """NFC where the model expects it: llama.cpp does not normalize, so its texts must come in that form."""
@@ -49,29 +52,38 @@ class Vocabulary:
     """bos, eos, eot, eom, unknown, padding: those that the model has."""
     stop_ids: frozenset[int]
     chat_template: str | None
+    model: Literal["gpt2", "llama"] = "gpt2"
+    """llama.cpp's names for byte-level BPE and SentencePiece's."""
+    scores: tuple[float, ...] = ()
+    """SentencePiece's order of joining; empty for byte-level BPE."""
+    adds_space_prefix: bool = False
+    """Whether a text, and what follows a special token, begins with a space that nobody wrote."""
 
     @property
     def control_tokens(self) -> tuple[str, ...]:
         """The texts that are one token wherever they stand."""
         kinds = zip(self.tokens, self.types, strict=True)
-        return tuple(token for token, kind in kinds if kind in (_CONTROL, _USER_DEFINED))
+        return tuple(token for token, kind in kinds if kind in (_CONTROL, _USER_DEFINED, _UNKNOWN))
 
 
 def read_vocabulary(folder: Path, tokenizer: Tokenizer, rows: int) -> Vocabulary:
     """The vocabulary of `tokenizer`'s folder, padded to `rows`; raises InvalidRequest for kinds not exported."""
     spec = read_json(folder / "tokenizer.json")
-    model = spec["model"]
-    _check_model(model, spec)
-    tokens, types = _tokens(spec, rows)
+    pieces = sentencepiece.is_sentencepiece(spec)
+    space = _check_pieces(spec) if pieces else _check_bytes(spec)
+    merges, tokens, types = spec["model"]["merges"], *_tokens(spec, rows)
     ids = {token: i for i, token in enumerate(tokens)}
     special = _special_ids(folder, ids)
     adds_bos, adds_eos = _added(tokenizer, special)
     return Vocabulary(
+        model="llama" if pieces else "gpt2",
         tokens=tokens,
         types=types,
-        merges=tuple(merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]),
-        pre_tokenizer=_pre_tokenizer(spec.get("pre_tokenizer"), whole_words=bool(model.get("ignore_merges"))),
-        normalizer=(spec.get("normalizer") or {}).get("type"),
+        merges=() if pieces else tuple(merge if isinstance(merge, str) else " ".join(merge) for merge in merges),
+        scores=sentencepiece.scores(merges, tokens) if pieces else (),
+        pre_tokenizer="default" if pieces else _pre_tokenizer(spec),
+        adds_space_prefix=space,
+        normalizer=None if pieces else (spec.get("normalizer") or {}).get("type"),
         adds_bos=adds_bos,
         adds_eos=adds_eos,
         special_ids=special | _other_ends(tokens, tokenizer.stop_ids - {special.get("eos")}),
@@ -80,30 +92,38 @@ def read_vocabulary(folder: Path, tokenizer: Tokenizer, rows: int) -> Vocabulary
     )
 
 
-def _check_model(model: Mapping[str, Any], spec: Mapping[str, Any]) -> None:
-    kind = model.get("type")
-    if model.get("byte_fallback") or kind == "Unigram" or _has_type(spec.get("pre_tokenizer"), "Metaspace"):
-        _refuse("a SentencePiece vocabulary, which is not exported yet")
-    if kind != "BPE":
+def _check_pieces(spec: Mapping[str, Any]) -> bool:
+    _check_options(spec["model"])
+    try:
+        sentencepiece.check_model(spec["model"])
+        return sentencepiece.adds_space_prefix(spec)
+    except sentencepiece.NotTheSame as difference:
+        _refuse(f"{difference}, so llama.cpp would split texts otherwise")
+
+
+def _check_bytes(spec: Mapping[str, Any]) -> bool:
+    if (kind := spec["model"].get("type")) != "BPE":
         _refuse(f"a vocabulary of the type {kind}")
+    _check_options(spec["model"])
+    if (spec.get("normalizer") or {}).get("type") not in (None, "NFC"):
+        _refuse(f"the normalizer {spec['normalizer']['type']}, which llama.cpp does not apply")
+    return False
+
+
+def _check_options(model: Mapping[str, Any]) -> None:
     for option in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(option):
             _refuse(f"BPE with {option}")
-    if (spec.get("normalizer") or {}).get("type") not in (None, "NFC"):
-        _refuse(f"the normalizer {spec['normalizer']['type']}, which llama.cpp does not apply")
-
-
-def _has_type(step: Mapping[str, Any] | None, kind: str) -> bool:
-    step = step or {}
-    return step.get("type") == kind or any(_has_type(inner, kind) for inner in step.get("pretokenizers", ()))
 
 
 def _tokens(spec: Mapping[str, Any], rows: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    entries = {i: (token, _NORMAL) for token, i in spec["model"]["vocab"].items()}
+    model = spec["model"]
+    entries = {i: (token, _kind(model, token)) for token, i in model["vocab"].items()}
     for added in spec.get("added_tokens", ()):
-        entries[added["id"]] = (added["content"], _CONTROL if added["special"] else _USER_DEFINED)
-    if max(entries) >= rows:
-        _refuse(f"a token with the id {max(entries)}, but only {rows} embeddings")
+        entries[added["id"]] = (added["content"], _kind_of_added(model, added))
+    # Gemma lists a mark for images, which its text models have no embedding for.
+    if lost := [i for i, (_, kind) in entries.items() if i >= rows and kind != _CONTROL]:
+        _refuse(f"a token with the id {max(lost)}, but only {rows} embeddings")
     full = [entries.get(i, (f"[PAD{i}]", _UNUSED)) for i in range(rows)]
     tokens, types = zip(*full, strict=True)
     if len(set(tokens)) < rows:
@@ -111,8 +131,21 @@ def _tokens(spec: Mapping[str, Any], rows: int) -> tuple[tuple[str, ...], tuple[
     return tokens, types
 
 
-def _pre_tokenizer(step: Mapping[str, Any] | None, *, whole_words: bool) -> str:
-    steps = tuple(_steps(step or {}))
+def _kind(model: Mapping[str, Any], token: str) -> int:
+    if not model.get("byte_fallback"):
+        return _NORMAL
+    return _UNKNOWN if token == model.get("unk_token") else _BYTE if token in sentencepiece.BYTES else _NORMAL
+
+
+def _kind_of_added(model: Mapping[str, Any], added: Mapping[str, Any]) -> int:
+    if (kind := _kind(model, added["content"])) != _NORMAL:
+        return kind
+    return _CONTROL if added["special"] else _USER_DEFINED
+
+
+def _pre_tokenizer(spec: Mapping[str, Any]) -> str:
+    steps = tuple(_steps(spec.get("pre_tokenizer") or {}))
+    whole_words = bool(spec["model"].get("ignore_merges"))
     name = _PRE_TOKENIZERS.get((steps, whole_words))
     if name is None:
         _refuse(

@@ -11,9 +11,14 @@ T = TypeVar("T")
 QUANTIZATIONS = (
     *("f32", "f16", "bf16", "q8_0", "q6_k"),
     *("q5_k_m", "q5_k_s", "q5_0", "q5_1", "q4_k_m", "q4_k_s", "q4_0", "q4_1", "iq4_xs", "iq4_nl"),
-    *("q3_k_l", "q3_k_m", "q3_k_s", "iq3_m", "iq3_s", "q2_k"),
+    *("q3_k_l", "q3_k_m", "q3_k_s", "iq3_m", "iq3_s", "iq3_xs", "iq3_xxs", "q2_k", "q2_k_s"),
+    *("iq2_m", "iq2_s", "iq2_xs", "iq2_xxs", "tq2_0", "tq1_0", "iq1_m", "iq1_s", "q1_0"),
 )
 """What an export may be asked for; the converter makes each of them."""
+FORMATS = ("gguf", "gguf_adapter", "merged", "peft")
+"""A file for llama.cpp, an adapter for llama.cpp, a Hugging Face folder with the adapter merged, the adapter alone."""
+DTYPES = ("f32", "f16", "bf16")
+"""What the weights of a merged folder may be stored as, if not as in the checkpoint."""
 
 
 class Wire(BaseModel):
@@ -99,10 +104,26 @@ class ExportObject(Resource):
     model: str
     version: str | None = None
     """Digest of the adapter version that is exported; None for the base model."""
-    quantization: str
+    format: str = "gguf"
+    quantization: str | None = None
+    """Of a GGUF file; None for the other formats."""
+    dtype: str | None = None
+    """Of a merged folder; None keeps the checkpoint's."""
     progress: float = 0.0
     """From 0 to 1."""
     message: str | None = None
     """What the export is doing, in words."""
     files: list[ExportedFile]
+    """The main file first; of a merged folder, every file of it."""
     error: ExportError | None = None
+
+
+class ExportEvent(Resource):
+    """Something that happened to an export, as fine-tuning jobs tell it."""
+
+    object: Literal["export.event"] = "export.event"
+    created_at: int
+    level: str
+    message: str
+    type: str
+    data: dict[str, Any]

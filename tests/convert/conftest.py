@@ -26,6 +26,7 @@ from brie_core.store.adapters import adapter_digest
 from brie_core.text.tokenizer import Tokenizer
 from brie_core.weights.base_model import BaseModel, open_base_model
 from brie_core.weights.lora import read_adapter
+from pieces import save_pieces
 
 _ROWS = 704
 _TEMPLATE = (
@@ -63,12 +64,38 @@ _LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+_YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 64}
+_GEMMA = {"head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 48, "num_hidden_layers": 3}
+_GEMMA3_ROPE = {
+    "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 50000.0},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 5000.0},
+}
 _MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "llama": ("Llama", "smollm", {"tie_word_embeddings": True}),
     "llama3": ("Llama", "llama-bpe", {"head_dim": 32, "rope_parameters": _LLAMA3, "tie_word_embeddings": False}),
     "wide": ("Llama", "gpt-2", {"hidden_size": 256, "intermediate_size": 512, "tie_word_embeddings": False}),
     "qwen2": ("Qwen2", "qwen2", {"tie_word_embeddings": False}),
     "qwen3": ("Qwen3", "qwen2", {"head_dim": 32, "tie_word_embeddings": True}),
+    "llama linear": ("Llama", "always", {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}}),
+    "llama yarn": ("Llama", "smollm", {"rope_parameters": _YARN | {"attention_factor": 1.5}}),
+    "qwen2 yarn": ("Qwen2", "qwen2", {"rope_parameters": _YARN}),
+    "qwen3 yarn": (
+        "Qwen3",
+        "qwen2",
+        {"head_dim": 32, "rope_parameters": _YARN | {"mscale": 1.2, "mscale_all_dim": 0.7}},
+    ),
+    "mistral": ("Mistral", "always", {"sliding_window": 300}),
+    "gemma2": ("Gemma2", "never", {**_GEMMA, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 12.0}),
+    "gemma3": (
+        "Gemma3Text",
+        "never",
+        {
+            **_GEMMA,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            "rope_parameters": _GEMMA3_ROPE,
+            "vocab_size": _ROWS + 5,
+        },
+    ),
 }
 
 Checkpoint = Callable[[str], BaseModel]
@@ -78,7 +105,7 @@ Request = Callable[..., ExportRequest]
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    """A tiny random model as transformers saves it: llama, llama3 (scaled rope, untied), qwen2 or qwen3."""
+    """A tiny random model as transformers saves it: one of each family, and each kind of rope."""
 
     @cache
     def build(name: str) -> BaseModel:
@@ -115,7 +142,8 @@ def write_file(tmp_path: Path) -> Callable[..., Path]:
         architecture, file = read_architecture(base.config), tmp_path / f"{base.id}-{quantization}.gguf"
         lora = read_adapter(adapter, base.linear_modules) if adapter else None
         tensors = plan_tensors(architecture, base.tensors, lora, STREAMED[quantization])
-        vocabulary = change(read_vocabulary(base.folder, Tokenizer(base.folder), _ROWS))
+        rows = tensors[0].source.shape[0]
+        vocabulary = change(read_vocabulary(base.folder, Tokenizer(base.folder), rows))
         fields = header(architecture, vocabulary, {}, 1000, file_type(quantization))
         contents = Contents(architecture.family, fields, tensors, architecture.rope_factors)
         write_gguf(file, contents, lambda _fraction: None)
@@ -126,22 +154,24 @@ def write_file(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def request_for(tmp_path: Path) -> Request:
-    """A request whose output is a folder under `tmp_path`."""
+    """A request whose output is a folder under `tmp_path`; logits are not compared, which takes seconds."""
 
-    def build(base: BaseModel, quantization: str, adapter: Path | None = None) -> ExportRequest:
+    def build(base: BaseModel, quantization: str | None, adapter: Path | None = None, **options: Any) -> ExportRequest:
         version = AdapterFolder(_version(base, adapter), adapter) if adapter else None
-        output = tmp_path / "exports" / quantization
-        return ExportRequest("ft:tiny:brie:test", base, version, quantization, output, tmp_path / "work")
+        output, given = tmp_path / "exports" / (quantization or str(options["format"])), {"compare": False} | options
+        return ExportRequest("ft:tiny:brie:test", base, version, quantization, output, tmp_path / "work", **given)
 
     return build
 
 
 @pytest.fixture
 def run_export(request_for: Request) -> Export:
-    """Exports, and gives the GGUF file with the result."""
+    """Exports, and gives the main file with the result."""
 
-    def run(base: BaseModel, quantization: str, adapter: Path | None = None) -> tuple[Path, ExportResult]:
-        request = request_for(base, quantization, adapter)
+    def run(
+        base: BaseModel, quantization: str | None, adapter: Path | None = None, **options: Any
+    ) -> tuple[Path, ExportResult]:
+        request = request_for(base, quantization, adapter, **options)
         result = export(request, lambda _message, _fraction: None)
         return request.output / result.files[0].filename, result
 
@@ -179,7 +209,7 @@ def _save_model(folder: Path, name: str) -> None:
     prefix, _, options = _MODELS[name]
     config = getattr(transformers, f"{prefix}Config")(**{**_COMMON, **options})
     torch.manual_seed(0)
-    model = getattr(transformers, f"{prefix}ForCausalLM")(config)
+    model = getattr(transformers, f"{prefix.removesuffix('Text')}ForCausalLM")(config)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 1:  # norms and biases start as ones and zeros, under which a lost one goes unseen
@@ -203,6 +233,13 @@ def _write_adapter(base: BaseModel, folder: Path) -> Path:
 
 
 def _save_tokenizer(folder: Path, pre_tokenizer: str) -> None:
+    if pre_tokenizer in ("always", "never"):
+        save_pieces(folder, prefix=pre_tokenizer == "always")
+    else:
+        _save_bytes(folder, pre_tokenizer)
+
+
+def _save_bytes(folder: Path, pre_tokenizer: str) -> None:
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
     tokenizer = Tokenizer(models.BPE(ignore_merges=pre_tokenizer == "llama-bpe"))

@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from brie_convert import pipeline
+from brie_convert.file_names import safe_name
 from brie_convert.gguf_file import tally
 from brie_convert.manifest import AdapterFolder, ExportRequest
-from brie_convert.pipeline import export, file_name
+from brie_convert.outputs import gguf_model
+from brie_convert.pipeline import export
 from brie_core.errors import BrieError, Conflict, EngineFailure, InvalidAdapter, InvalidRequest
 from brie_core.store.adapters import adapter_digest
 from brie_core.weights.base_model import BaseModel, open_base_model
@@ -46,8 +47,12 @@ def test_the_manifest_tells_what_went_in_and_what_came_out(
     file, result = run_export(base, "q4_k_m", adapter)
     manifest = json.loads((file.parent / "manifest.json").read_text())
     weights = hashlib.sha256((adapter / "adapter_model.safetensors").read_bytes()).hexdigest()
-    assert sorted(path.name for path in file.parent.iterdir()) == ["ft-tiny-brie-test-q4_k_m.gguf", "manifest.json"]
-    assert manifest["files"][0]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest() == result.files[0].sha256
+    names = ["ft-tiny-brie-test-q4_k_m.gguf", "Modelfile", "README.md", "manifest.json"]
+    assert [entry.filename for entry in result.files] == names
+    assert {path.name for path in file.parent.iterdir()} == set(names)
+    for entry in result.files:
+        assert entry.sha256 == hashlib.sha256((file.parent / entry.filename).read_bytes()).hexdigest()
+    assert manifest["files"] == [asdict(entry) for entry in result.files[:-1]]
     assert manifest["inputs"]["base"] == base.digest
     assert manifest["inputs"]["adapter"]["adapter_model.safetensors"] == weights
     assert manifest["adapter"] == {"version": adapter_digest(read_adapter(adapter, base.linear_modules), base.digest)}
@@ -72,7 +77,7 @@ def test_an_output_that_is_there_is_given_again_and_never_replaced(
 ) -> None:
     request = request_for(checkpoint("llama"), "f16")
     first = export(request, _ignore)
-    monkeypatch.setattr(pipeline, "verify", None)  # whoever runs again would stumble over this
+    monkeypatch.setattr(gguf_model, "verify", None)  # whoever runs again would stumble over this
     assert export(request, _ignore).files == first.files
     with pytest.raises(Conflict, match="something else"):
         export(replace(request, model="other"), _ignore)
@@ -139,21 +144,21 @@ def test_a_file_that_fails_its_verification_is_not_published(
     def fail(*_arguments: object) -> None:
         raise EngineFailure("differs", code="export_verification_failed")
 
-    monkeypatch.setattr(pipeline, "verify", fail)
+    monkeypatch.setattr(gguf_model, "verify", fail)
     _assert_refused(request_for(checkpoint("llama"), "q4_0"), EngineFailure, "export_verification_failed")
 
 
 @pytest.mark.parametrize(
     ("model", "name"),
     [
-        ("ft:smollm2:brie:philosophy:ckpt-step-10", "ft-smollm2-brie-philosophy-ckpt-step-10-q8_0.gguf"),
-        ("Qwen/Qwen2.5-0.5B", "Qwen-Qwen2.5-0.5B-q8_0.gguf"),
-        ("../../etc", "etc-q8_0.gguf"),
-        ("::", "model-q8_0.gguf"),
+        ("ft:smollm2:brie:philosophy:ckpt-step-10", "ft-smollm2-brie-philosophy-ckpt-step-10"),
+        ("Qwen/Qwen2.5-0.5B", "Qwen-Qwen2.5-0.5B"),
+        ("../../etc", "etc"),
+        ("::", "model"),
     ],
 )
 def test_any_model_name_makes_a_safe_file_name(model: str, name: str) -> None:
-    assert file_name(model, "q8_0") == name
+    assert safe_name(model) == name
 
 
 def _copy(base: BaseModel, folder: Path) -> BaseModel:

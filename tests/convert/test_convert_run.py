@@ -28,6 +28,7 @@ def _write_job(folder: Path, base: BaseModel, output: Path, **changes: Any) -> P
         "adapter": None,
         "quantization": "q8_0",
         "output": str(output),
+        "compare": False,
     }
     (folder / "job.json").write_text(json.dumps(job | changes))
     return folder
@@ -76,7 +77,8 @@ def test_a_job_ends_with_a_result_that_names_the_file(
     fractions = [event["fraction"] for event in progress]
     assert fractions == sorted(fractions)
     assert result["type"] == "result"
-    [file] = result["files"]
+    file, *others = result["files"]
+    assert [each["filename"] for each in others] == ["Modelfile", "README.md", "manifest.json"]
     assert file["filename"] == "ft-tiny-brie-x-q8_0.gguf"
     assert file["sha256"] == file_digest(tmp_path / "out" / file["filename"])
     assert result["manifest"]["adapter"]["version"] == adapter["version"]

@@ -29,7 +29,7 @@ def _judge(file: Path, base: BaseModel) -> Verification:
 def test_the_default_model_reads_three_thousand_texts_alike(default_model: BaseModel, run_export: Export) -> None:
     _, result = run_export(default_model, "q8_0")
     found = result.manifest["verification"]
-    assert (found["texts"], found["normalizer"], found["stop_tokens"], found["prompt"]) == (3000, None, (2,), True)
+    assert (found["texts"], found["normalizer"], found["stop_tokens"], found["prompt"]) == (3000, None, [2], True)
     assert len(found["answer"]) > 10
 
 

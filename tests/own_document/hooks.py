@@ -5,6 +5,7 @@ It makes requests reach the engine and the stores, which names made up by chance
 
 import os
 import re
+from pathlib import Path
 from typing import Any
 
 import schemathesis
@@ -13,6 +14,7 @@ MODEL = os.environ["BRIE_JUDGED_MODEL"]
 FILE = os.environ["BRIE_JUDGED_FILE"]
 ADAPTER = os.environ["BRIE_JUDGED_ADAPTER"]
 VERSION = os.environ["BRIE_JUDGED_VERSION"]
+MADE = os.environ.get("BRIE_JUDGED_MADE")
 FEW_TOKENS = 16
 LIMITS = {
     "/v1/chat/completions": "max_tokens",
@@ -57,6 +59,14 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
         if not _are_few(body[limit]):
             return
     body["model"] = MODEL
+
+
+@schemathesis.hook
+def after_call(context: Any, case: Any, response: Any) -> None:
+    """What was made is written down: another request may have deleted it since."""
+    if MADE and case.method == "POST" and response.status_code == 200:
+        with Path(MADE).open("a") as file:
+            file.write(f"{case.operation.path}\n")
 
 
 @schemathesis.check

@@ -11,11 +11,14 @@ import httpx2
 import openai
 import pytest
 
-from brie_convert.manifest import ExportRequest
+from brie_convert.manifest import AdapterFolder, ExportRequest
 from brie_convert.pipeline import export
+from brie_core.errors import BadConfiguration
+from brie_core.store.adapters import adapter_digest
 from brie_core.text.tokenizer import Tokenizer
 from brie_core.weights.base_model import BaseModel
 from brie_core.weights.gguf_model import open_gguf_model
+from brie_core.weights.lora import read_adapter
 from brie_processes import BrieProcesses
 from brie_server.engine.llamacpp.codec import GgufCodec
 from tiny_models import write_lora
@@ -95,3 +98,43 @@ def test_an_exported_file_answers_under_its_name_and_swaps_adapters(
         )
         assert answer.choices[0].finish_reason == "stop"
         assert json.loads(answer.choices[0].message.content or "")["a"] in ("é", 12)
+
+
+def test_an_exported_gguf_adapter_is_loaded_as_the_adapter_that_it_was_made_of(
+    served: tuple[BrieProcesses, str], tiny_base: BaseModel, tiny_model: Path, tmp_path: Path
+) -> None:
+    """rsLoRA with ranks and alphas of their own, as PEFT folder and as GGUF file: the same greedy answers."""
+    brie, base = served
+    client = brie.client()
+    options: dict[str, Any] = {"use_rslora": True, "lora_alpha": 16, "rank_pattern": {"down_proj": 2}}
+    folder = write_lora(
+        brie.home / "tmp" / "peft", tiny_model, seed=3, alpha_pattern={"k_proj": 64, "q_proj": 48}, **options
+    )
+    version = adapter_digest(read_adapter(folder, tiny_base.linear_modules), tiny_base.digest)
+    out, work = brie.home / "exports" / "one", tmp_path / "work"
+    request = ExportRequest("a", tiny_base, AdapterFolder(version, folder), None, out, work, format="gguf_adapter")
+    file = out / export(request, lambda _message, _fraction: None).files[0].filename
+
+    def load(name: str, path: Path) -> httpx2.Response:
+        body = {"lora_name": name, "lora_path": str(path)}
+        return httpx2.post(f"{brie.url}/v1/load_lora_adapter", json=body, timeout=60)
+
+    def ask(model: str, question: str) -> str:
+        turn: Any = [{"role": "user", "content": question}]
+        answer = client.chat.completions.create(model=model, messages=turn, temperature=0, max_tokens=24)
+        return answer.choices[0].message.content or ""
+
+    assert load("folder", folder).status_code == 200
+    loaded = load("file", file)
+    assert loaded.status_code == 200, loaded.text
+    for question in ("Who was Spinoza?", "What is virtue?", "Count to ten."):
+        assert ask("file", question) == ask("folder", question) != ask(base, question)
+    broken = brie.home / "tmp" / "broken.gguf"
+    broken.write_bytes(file.read_bytes()[:5000])
+    foreign = brie.home / "tmp" / "foreign.gguf"
+    foreign.write_bytes(file.read_bytes().replace(tiny_base.digest.encode(), b"0" * 64))
+    for path, code in ((broken, "adapter_weights_corrupt"), (foreign, "adapter_base_mismatch")):
+        refused = load("x", path)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, code)
+    with pytest.raises(BadConfiguration, match="is an adapter"):
+        open_gguf_model(file, tmp_path / "digests.json")

@@ -47,14 +47,13 @@ def schemathesis(brie: BrieProcesses, names: dict[str, str], *options: str) -> s
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
 
 
-def test_schemathesis_finds_nothing(workless: BrieProcesses, tiny_lora: Path) -> None:
-    names = seeded(workless, tiny_lora)
+def test_schemathesis_finds_nothing(workless: BrieProcesses, tiny_lora: Path, tmp_path: Path) -> None:
+    names = seeded(workless, tiny_lora) | {"BRIE_JUDGED_MADE": str(tmp_path / "made")}
     judged = schemathesis(workless, names, "--max-examples", "5", "--generation-deterministic")
     assert judged.returncode == 0, judged.stdout[-6000:] + judged.stderr[-2000:]
     operations = sum(len(each) for each in httpx2.get(f"{workless.url}/docs/openapi.json").json()["paths"].values())
     assert f"{operations} selected / {operations} total" in judged.stdout
-    for made in ("fine_tuning/jobs", "exports"):
-        assert httpx2.get(f"{workless.url}/v1/{made}").json()["data"], made
+    assert {"/v1/fine_tuning/jobs", "/v1/exports"} <= set((tmp_path / "made").read_text().splitlines())
     assert "Traceback" not in workless.log("brie_server")
 
 

@@ -14,7 +14,7 @@ from brie_core.store.files import FileStore
 from brie_core.store.job_store import JobStore
 from brie_core.store.jobs import Job, JobKind, JobStatus, is_final
 from brie_core.weights.base_model import BaseModel
-from brie_trainer.export import ExportKind
+from brie_trainer.export import ExportKind, training_rows
 from brie_trainer.fine_tune import FineTuneKind
 from brie_trainer.worker import Worker
 
@@ -81,3 +81,12 @@ async def test_a_deleted_training_file_fails_the_job_by_name(
     assert ended.error is not None
     assert (ended.error["code"], ended.error["param"]) == ("invalid_training_file", "training_file")
     assert await AliasStore(database).list() == []
+
+
+def test_an_export_is_told_the_rows_that_its_adapter_was_trained_on(tmp_path: Path) -> None:
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "file-a").write_text("{}")
+    (tmp_path / "secret").write_text("x")
+    for file_id, found in (("file-a", tmp_path / "files" / "file-a"), ("file-b", None), ("../secret", None)):
+        assert training_rows({"datasets": {"training_file": {"file_id": file_id}}}, tmp_path) == found
+    assert training_rows({}, tmp_path) is None

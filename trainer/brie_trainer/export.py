@@ -1,4 +1,4 @@
-"""Export jobs as a worker sees them: an adapter version and its base in, a verified file out. It converts nothing."""
+"""Export jobs as a worker sees them: an adapter version and its base in, verified files out. It converts nothing."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from brie_trainer.kind import check_base, failure
 
 
 class ExportKind:
-    """Export jobs: an adapter version and its base in, a verified file out."""
+    """Export jobs: an adapter version and its base in, verified files out."""
 
     module = "brie_convert.run"
 
@@ -27,16 +27,20 @@ class ExportKind:
     async def prepare(self, job: Job, folder: Path) -> None:
         """Write job.json, after reading the adapter version whole."""
         check_base(job, self._base)
-        adapter = None
+        adapter, rows = None, None
         if job.spec["version"] is not None:
             version = self._adapters.open(job.spec["version"])
             await asyncio.to_thread(self._adapters.verify, version, self._base)
             adapter = {"version": version.digest, "folder": str(version.folder)}
+            rows = training_rows(version.manifest, self._settings.home)
         contract = {
             "model": job.spec["model"],
             "base": {"id": self._base.id, "folder": str(self._base.folder), "digest": self._base.digest},
             "adapter": adapter,
+            "format": job.spec.get("format", "gguf"),
             "quantization": job.spec["quantization"],
+            "dtype": job.spec.get("dtype"),
+            "rows": None if rows is None else str(rows),
             "output": str(self._settings.home / "exports" / job.id),
         }
         (folder / "job.json").write_text(json.dumps(contract, indent=2))
@@ -55,3 +59,12 @@ class ExportKind:
                 )
             case _:
                 return failure(event)
+
+
+def training_rows(manifest: Mapping[str, Any], home: Path) -> Path | None:
+    """The file that the adapter was trained on, by its brie.json, for calibration; None if it is not here any more."""
+    file_id = ((manifest.get("datasets") or {}).get("training_file") or {}).get("file_id")
+    if not isinstance(file_id, str) or Path(file_id).name != file_id:
+        return None
+    file = home / "files" / file_id
+    return file if file.is_file() else None

@@ -14,6 +14,7 @@ from brie_cli.jobs import jobs
 from brie_cli.shipping import export
 from brie_cli.supervisor import Supervisor
 from brie_cli.training import train
+from brie_cli.verifying import verify
 
 app = typer.Typer(
     help="Train, serve and ship adapters of small language models.", no_args_is_help=True, add_completion=False
@@ -21,6 +22,7 @@ app = typer.Typer(
 app.command()(train)
 app.command()(chat)
 app.command()(export)
+app.command()(verify)
 app.command()(doctor)
 app.add_typer(data, name="data")
 app.add_typer(jobs, name="jobs")

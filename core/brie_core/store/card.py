@@ -36,11 +36,16 @@ def _sections(manifest: Mapping[str, Any]) -> Iterator[str]:
             "job": manifest.get("job_id"),
         },
     )
+    yield from training_sections(manifest)
+    yield _use(base["id"])
+
+
+def training_sections(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """What is known of how the adapter was trained; empty texts where nothing is."""
     yield _list("Data", {**_data(manifest.get("datasets") or {}), **_named(manifest.get("counts") or {})})
     yield _list("Training", _named(manifest.get("training") or {}))
     yield _results(manifest.get("history") or [])
     yield _list("Software", _named(manifest.get("software") or {}))
-    yield _use(base["id"])
 
 
 def _front(base: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Row, Select, func, insert, or_, select, update
+from sqlalchemy import Row, Select, delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from brie_core.errors import Conflict, InvalidRequest, LeaseLost, NotFound
@@ -157,6 +157,15 @@ class JobStore:
                 )
             status = JobStatus.QUEUED if job.result.get("validated", True) else _VALIDATING
             return await self._move(connection, job, {"status": status}, "The job is resumed", fence=True)
+
+    async def delete(self, job_id: str, kind: JobKind) -> None:
+        """Take away a finished job and all that was told of it; raises NotFound, and Conflict for any other."""
+        async with self._database.write() as connection:
+            job = await self._of_kind(connection, job_id, kind)
+            check_finished(job)
+            for table in (events, checkpoints):
+                await connection.execute(delete(table).where(table.c.job_id == job_id))
+            await connection.execute(delete(jobs).where(jobs.c.id == job_id))
 
     async def adopt(self, job_id: str, kind: JobKind, spec: Mapping[str, Any], created_at: int, attempt: int) -> Job:
         """Write the row of a job whose folder came from elsewhere, paused behind its last attempt; raises Conflict."""
@@ -335,6 +344,12 @@ def _job(row: Row[Any]) -> Job:
         attempt=row.attempt,
         events_offset=row.events_offset,
     )
+
+
+def check_finished(job: Job) -> None:
+    """Raises Conflict for a job that a worker has, or will have, in hand."""
+    if not is_final(job.status):
+        raise Conflict(f"Job {job.id} is {job.status}: cancel it, or wait for its end.", code="job_not_finished")
 
 
 def _no_such_job(job_id: str) -> NotFound:

@@ -26,13 +26,14 @@ _LEAD = "\n"
 class Tokenizer:
     """Encode, decode, and render conversations as the model was taught them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, chat_template: str | None = None) -> None:
+        """`chat_template` is one to take instead of the folder's own. Raises BadConfiguration."""
         try:
             self._fast = FastTokenizer.from_file(str(folder / "tokenizer.json"))
         except Exception as error:  # tokenizers raises bare Exception for a missing or broken file
             raise BadConfiguration(f"{folder / 'tokenizer.json'} cannot be read: {error}") from error
         self._config = _optional_json(folder / "tokenizer_config.json")
-        self.chat_template: ChatTemplate | None = _chat_template(folder, self._config)
+        self.chat_template: ChatTemplate | None = _chat_template(folder, self._config, chat_template)
         self.stop_ids = self._stop_ids(folder)
         self.digest = hashlib.sha256(self._fast.to_str().encode()).hexdigest()
         self._added = {token: added.content for token, added in self._fast.get_added_tokens_decoder().items()}
@@ -176,9 +177,9 @@ class Tokenizer:
         return frozenset(ids if named is None else ids | {named})
 
 
-def _chat_template(folder: Path, config: Mapping[str, Any]) -> ChatTemplate | None:
+def _chat_template(folder: Path, config: Mapping[str, Any], given: str | None) -> ChatTemplate | None:
     file = folder / "chat_template.jinja"
-    source = file.read_text() if file.is_file() else config.get("chat_template")
+    source = given or (file.read_text() if file.is_file() else config.get("chat_template"))
     if isinstance(source, list):
         source = next((entry["template"] for entry in source if entry["name"] == "default"), None)
     names = ("bos_token", "eos_token", "pad_token", "unk_token")

@@ -13,7 +13,8 @@ from brie_core.durable import write_file
 from brie_core.errors import BadConfiguration
 from brie_core.weights.safetensors import TensorInfo, checkpoint_files, read_checkpoint
 
-FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gemma3_text")
+FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3_text")
+"""By model_type; the torch engine says itself which of them it runs."""
 _LINEAR = re.compile(r"(model\.layers\.\d+\.(?:self_attn|mlp)\.[a-z]+_proj)\.weight")
 
 

@@ -20,6 +20,8 @@ REGROUPED: Mapping[str, Mapping[str, str]] = {
     "llama": {"q_proj": "heads", "k_proj": "kv_heads"},
     "qwen2": {},
     "qwen3": {},
+    "gemma2": {},
+    "gemma3": {},
 }
 """By architecture, the layers whose rows move, and which heads they are of.
 
@@ -58,5 +60,13 @@ def interleave_halves(values: Floats, heads: int) -> Floats:
     """Rows of each head from two halves (Hugging Face) to neighbouring pairs (GGUF); biases as well as matrices."""
     rows, *rest = values.shape
     return np.ascontiguousarray(values.reshape(heads, 2, rows // heads // 2, *rest).swapaxes(1, 2)).reshape(
+        values.shape
+    )
+
+
+def separate_halves(values: Floats, heads: int) -> Floats:
+    """The way back: rows of each head from neighbouring pairs (GGUF) to two halves (Hugging Face)."""
+    rows, *rest = values.shape
+    return np.ascontiguousarray(values.reshape(heads, rows // heads // 2, 2, *rest).swapaxes(1, 2)).reshape(
         values.shape
     )

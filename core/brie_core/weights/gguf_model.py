@@ -68,6 +68,8 @@ def open_gguf_model(file: Path, digests: Path) -> GgufModel:
         (weights_digest,) = file_digests([file], digests)
     except (OSError, BrokenGgufFile) as error:
         raise BadConfiguration(f"{file} cannot be served: {error}.") from error
+    if header.fields.get("general.type") == "adapter":
+        raise BadConfiguration(f"{file} is an adapter: serve its base's GGUF file, and load the adapter there.")
     if int(header.fields.get("split.count", 1)) > 1:
         raise BadConfiguration(f"{file} is one of several parts of a model: join them with llama-gguf-split --merge.")
     base_digest = _exported_base(file, weights_digest) or weights_digest

@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 _MAX_HEADER = 100 * 2**20
+_PART = 4 * 2**20
+_MAX_DIMENSIONS, _MAX_SIZE = 8, 2**60  # so that a product of sizes cannot be a number of a million digits
 _ITEM_SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 _FLOATS: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
@@ -68,6 +70,17 @@ class TensorInfo:
             return file.read(self.size)
 
 
+def same_bytes(one: TensorInfo, other: TensorInfo) -> bool:
+    """Whether two tensors are stored alike, read a few megabytes at a time."""
+    if one.size != other.size:
+        return False
+    with one.file.open("rb") as first, other.file.open("rb") as second:
+        first.seek(one.start)
+        second.seek(other.start)
+        parts = (min(_PART, one.size - done) for done in range(0, one.size, _PART))
+        return all(first.read(part) == second.read(part) for part in parts)
+
+
 def bfloat16_to_float32(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
     """Widen bf16 bit patterns; exact."""
     return (bits.astype(np.uint32) << 16).view(np.float32)
@@ -91,9 +104,9 @@ def write_bfloat16(file: Path, tensors: Mapping[str, npt.NDArray[np.uint16]]) ->
     serialize_file(specs, file, {"format": "pt"})
 
 
-def read_tensors(file: Path) -> dict[str, TensorInfo]:
-    """The tensors of one file by name, from its header alone; raises BrokenTensorFile."""
-    length, header = _read_header(file)
+def read_tensors(file: Path, max_header: int = _MAX_HEADER) -> dict[str, TensorInfo]:
+    """The tensors of one file by name, from its header alone, of at most so many bytes; raises BrokenTensorFile."""
+    length, header = _read_header(file, max_header)
     data_start, data_size = 8 + length, file.stat().st_size - 8 - length
     tensors = {name: _tensor(file, name, entry, data_start) for name, entry in header.items() if name != "__metadata__"}
     end = 0
@@ -130,10 +143,14 @@ def _weight_map(index: Path) -> dict[str, str]:
     return names
 
 
-def _read_header(file: Path) -> tuple[int, dict[str, Any]]:
+def _read_header(file: Path, most: int) -> tuple[int, dict[str, Any]]:
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
-        if not 2 <= length <= min(_MAX_HEADER, file.stat().st_size - 8):
+        if length > most:
+            raise BrokenTensorFile(
+                f"{file.name} has a header of {length} bytes, where {most} are the most that are read"
+            )
+        if not 2 <= length <= file.stat().st_size - 8:
             raise BrokenTensorFile(f"{file.name} is truncated or no safetensors file (header of {length} bytes)")
         try:
             header = json.loads(stream.read(length))
@@ -148,7 +165,9 @@ def _tensor(file: Path, name: str, entry: Any, data_start: int) -> TensorInfo:
     try:
         dtype, shape = entry["dtype"], tuple(entry["shape"])
         begin, end = entry["data_offsets"]
-        sound = all(isinstance(n, int) and n >= 0 for n in (*shape, begin, end)) and dtype in _ITEM_SIZES
+        sizes = (*shape, begin, end)
+        sound = len(shape) <= _MAX_DIMENSIONS and dtype in _ITEM_SIZES
+        sound = sound and all(isinstance(n, int) and 0 <= n < _MAX_SIZE for n in sizes)
     except (KeyError, TypeError, ValueError) as error:
         raise BrokenTensorFile(f"{file.name}: {name} has a malformed entry") from error
     if not sound or end - begin != math.prod(shape) * _ITEM_SIZES[dtype]:

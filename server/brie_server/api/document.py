@@ -29,14 +29,18 @@ _STREAMED = {
 }
 """Operations that answer whole, in this shape, or as a stream."""
 _FORMS = {"createFile": FILE_FORM}
+_RANGED = frozenset({"downloadExport", "downloadExportFile"})
+"""Operations that answer with a file, or with the part of it that a Range header asks for."""
 _ERRORS = {
     400: "A field that cannot be honoured; `param` names it.",
     401: "No API key, or not one of the server's.",
     403: "The request comes from where this server does not answer.",
     404: "What is named does not exist.",
     409: "The state has moved on since the caller looked.",
+    412: "The file is not the one that If-Match names.",
     413: "The body is too large.",
     415: "The body is not of the content type that is read here.",
+    416: "The file ends before the range begins.",
     429: "The queue is full: come back after the seconds in Retry-After.",
     503: "Not ready: come back after the seconds in Retry-After.",
     507: "The disk is nearly full; nothing was written.",
@@ -61,6 +65,9 @@ _OF_ONE = {
     "deleteAdapter": {400, 409},
     "cancelFineTuningJob": {400},
     "cancelExport": {400},
+    "deleteExport": {409},
+    "downloadExport": {400, 412, 416},
+    "downloadExportFile": {412, 416},
 }
 """Besides those that follow from what an operation takes."""
 
@@ -98,6 +105,11 @@ def _complete(operation: dict[str, Any], *, is_of_one: bool) -> None:
         answers["200"]["content"] = {"application/json": whole, "text/event-stream": {"schema": {"type": "string"}}}
     if name in _FORMS:
         operation["requestBody"]["content"] = {"multipart/form-data": {"schema": _FORMS[name]}}
+    if name in _RANGED:
+        bytes_ = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+        answers["200"]["content"] = bytes_
+        answers["206"] = {"description": "The part that Range asks for.", "content": bytes_}
+        answers["304"] = {"description": "The caller has this file already: If-None-Match names it."}
     if file := answers["200"].get("content", {}).pop("", None):  # the framework knows no type for it
         answers["200"]["content"]["application/octet-stream"] = file
         del answers["200"]["headers"]["last-modified"]  # said to be of a format that it does not have

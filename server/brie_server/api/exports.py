@@ -1,36 +1,54 @@
-"""/v1/exports: ask for a model as a file, follow it, download it. It writes and reads rows; a worker does the rest."""
+"""/v1/exports: ask for a model as files, follow it, download and delete them. It knows rows; a worker makes files."""
 
+import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from litestar import get, post
+from litestar import Request, Response, delete, get, post
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
-from litestar.response import File
 
+from brie_core.background import in_background
+from brie_core.durable import remove_folder
 from brie_core.errors import InvalidRequest, NotFound
-from brie_core.store.jobs import Job, JobKind, JobStatus, NewEvent
-from brie_core.wire import QUANTIZATIONS, ExportedFile, ExportError, ExportObject, Page, page_of
-from brie_server.api.services import Given
+from brie_core.store.job_store import check_finished
+from brie_core.store.jobs import Event, Job, JobKind, JobStatus, NewEvent
+from brie_core.wire import (
+    QUANTIZATIONS,
+    Deleted,
+    ExportedFile,
+    ExportError,
+    ExportEvent,
+    ExportObject,
+    Page,
+    page_of,
+)
+from brie_server.api.ranges import ranged_file
+from brie_server.api.services import Given, Services
 from brie_server.schema.resources import CreateExport
 
+_OF_AN_ADAPTER = frozenset({"gguf_adapter", "peft"})
 Limit = Annotated[int, QueryParameter(ge=1, le=1000)]
 
 
 @post("/exports", status_code=200, operation_id="createExport")
 async def create_export(data: JSONBody[CreateExport], services: Given) -> ExportObject:
     """Write the export down; a worker merges, writes, quantizes and verifies."""
-    if data.quantization not in QUANTIZATIONS:
-        raise InvalidRequest(
-            f"quantization is {data.quantization!r}, not one of {', '.join(QUANTIZATIONS)}.",
-            param="quantization",
-            code="unsupported_quantization",
-        )
+    _check_quantization(data)
     base = services.trainable_base()
     is_base = data.model == base.id
+    version = None if is_base else (await services.aliases.get(data.model)).version
+    if version is None and data.format in _OF_AN_ADAPTER:
+        raise InvalidRequest(
+            f"The format {data.format} is of an adapter, and {data.model!r} is the base model.",
+            param="model",
+            code="adapter_required",
+        )
     spec = {
         "model": data.model,
-        "quantization": data.quantization,
-        "version": None if is_base else (await services.aliases.get(data.model)).version,
+        "format": data.format,
+        "quantization": (data.quantization or "f16") if data.format == "gguf" else None,
+        "dtype": data.dtype,
+        "version": version,
         "base": {"id": base.id, "folder": str(base.folder), "digest": base.digest},
     }
     first = [NewEvent(message="Created export")]
@@ -56,18 +74,86 @@ async def cancel_export(export_id: FromPath[str], services: Given) -> ExportObje
     return _export(await services.jobs.cancel(export_id, JobKind.EXPORT))
 
 
+@delete("/exports/{export_id:str}", status_code=200, operation_id="deleteExport")
+async def delete_export(export_id: FromPath[str], services: Given) -> Deleted:
+    """Delete a finished export with its files; downloads that have begun go on to their end."""
+    check_finished(await services.jobs.get(export_id, JobKind.EXPORT))
+    await in_background(_remove_files, export_id, services.settings.home)
+    await services.jobs.delete(export_id, JobKind.EXPORT)  # last, so that a crash leaves what can be deleted again
+    return Deleted(id=export_id, object="export")
+
+
+@get("/exports/{export_id:str}/events", operation_id="listExportEvents")
+async def list_export_events(
+    export_id: FromPath[str], services: Given, after: FromQuery[str | None] = None, limit: Limit = 20
+) -> Page[ExportEvent]:
+    """A page of an export's events, newest first."""
+    await services.jobs.get(export_id, JobKind.EXPORT)
+    found = await services.jobs.events(export_id, limit=limit + 1, after=after)
+    return page_of([_event(event) for event in found], limit)
+
+
 @get("/exports/{export_id:str}/content", operation_id="downloadExport")
-async def download_export(export_id: FromPath[str], services: Given) -> File:
-    """The exported file's bytes."""
+async def download_export(
+    export_id: FromPath[str], request: Request[Any, Any, Any], services: Given
+) -> Response[bytes]:
+    """The bytes of the export's main file, whole or the range that is asked for."""
     job = await services.jobs.get(export_id, JobKind.EXPORT)
-    files = job.result.get("files", [])
+    if job.spec.get("format") == "merged":
+        raise InvalidRequest(
+            f"Export {export_id} is a folder: download each of its files from /v1/exports/{export_id}/files/NAME.",
+            param="export_id",
+            code="export_is_a_folder",
+        )
+    return _download(job, None, request, services)
+
+
+@get("/exports/{export_id:str}/files/{filename:str}", operation_id="downloadExportFile")
+async def download_export_file(
+    export_id: FromPath[str], filename: FromPath[str], request: Request[Any, Any, Any], services: Given
+) -> Response[bytes]:
+    """The bytes of one of the export's files, whole or the range that is asked for."""
+    return _download(await services.jobs.get(export_id, JobKind.EXPORT), filename, request, services)
+
+
+def _download(job: Job, filename: str | None, request: Request[Any, Any, Any], services: Services) -> Response[bytes]:
+    """A file of the export's own list: what a caller names is never a path."""
+    files = [ExportedFile(**entry) for entry in job.result.get("files", [])]
     if job.status is not JobStatus.SUCCEEDED or not files:
-        raise NotFound(f"Export {export_id} is {job.status}: there is no file to download.", code="export_not_ready")
-    filename = Path(files[0]["filename"]).name
-    path = services.settings.home / "exports" / job.id / filename
+        raise NotFound(f"Export {job.id} is {job.status}: there is no file to download.", code="export_not_ready")
+    file = next((each for each in files if filename in (None, each.filename)), None)
+    if file is None:
+        names = ", ".join(each.filename for each in files)
+        raise NotFound(f"Export {job.id} has no such file; it has {names}.", param="filename", code="file_not_found")
+    path = services.settings.home / "exports" / job.id / Path(file.filename).name
     if not path.is_file():
-        raise NotFound(f"The file of export {export_id} was removed from disk.", code="export_file_missing")
-    return File(path=path, filename=filename, media_type="application/octet-stream")
+        raise NotFound(f"The file of export {job.id} was removed from disk.", code="export_file_missing")
+    return ranged_file(path, path.name, file.sha256, request.headers)
+
+
+def _remove_files(export_id: str, home: Path) -> None:
+    remove_folder(home / "exports" / export_id, home / "tmp")
+    shutil.rmtree(home / "jobs" / export_id, ignore_errors=True)
+
+
+def _check_quantization(data: CreateExport) -> None:
+    if data.quantization is not None and data.format == "gguf" and data.quantization not in QUANTIZATIONS:
+        raise InvalidRequest(
+            f"quantization is {data.quantization!r}, not one of {', '.join(QUANTIZATIONS)}.",
+            param="quantization",
+            code="unsupported_quantization",
+        )
+
+
+def _event(event: Event) -> ExportEvent:
+    return ExportEvent(
+        id=event.id,
+        created_at=event.created_at,
+        level=event.level,
+        message=event.message,
+        type=event.type,
+        data=dict(event.data),
+    )
 
 
 def _export(job: Job) -> ExportObject:
@@ -78,7 +164,9 @@ def _export(job: Job) -> ExportObject:
         status=job.status,
         model=job.spec["model"],
         version=job.spec["version"],
+        format=job.spec.get("format", "gguf"),
         quantization=job.spec["quantization"],
+        dtype=job.spec.get("dtype"),
         progress=1.0 if job.status is JobStatus.SUCCEEDED else job.result.get("progress", 0.0),
         message=job.result.get("message"),
         files=[ExportedFile(**entry) for entry in job.result.get("files", [])],

@@ -1,4 +1,7 @@
-"""vLLM's /v1/load_lora_adapter and /v1/unload_lora_adapter: import a PEFT folder under a name, drop a name."""
+"""vLLM's /v1/load_lora_adapter and /v1/unload_lora_adapter: import a PEFT folder under a name, drop a name.
+
+A server of a GGUF file takes a GGUF adapter too, as `brie export --format gguf_adapter` and llama.cpp make them.
+"""
 
 from pathlib import Path
 
@@ -7,8 +10,12 @@ from litestar.enums import MediaType
 from litestar.params import JSONBody
 
 from brie_core.background import in_background
+from brie_core.durable import staging_folder
 from brie_core.errors import InvalidAdapter, InvalidRequest, NotFound
 from brie_core.settings import Settings
+from brie_core.store.adapters import AdapterVersion
+from brie_core.weights.gguf_adapter_reading import write_peft_folder
+from brie_core.weights.gguf_model import GgufModel
 from brie_server.api.models import check_free_name, remove_name
 from brie_server.api.services import Given, Services
 from brie_server.schema.resources import LoadAdapter, UnloadAdapter
@@ -25,9 +32,8 @@ async def load_lora_adapter(data: JSONBody[LoadAdapter], services: Given) -> str
             param="lora_name",
             code="adapter_exists",
         )
-    folder = _allowed_folder(Path(data.lora_path), services.settings)
-    source = {"source": {"kind": "import", "folder": folder.name}}
-    version = await in_background(services.adapters.publish, folder, services.base, source)
+    path = _allowed_path(Path(data.lora_path), services.settings)
+    version = await in_background(_publish, path, services)
     if data.pinned:
         await services.residency.pin(data.lora_name, version.digest)
     await services.aliases.move(
@@ -46,6 +52,21 @@ async def unload_lora_adapter(data: JSONBody[UnloadAdapter], services: Given) ->
     return f"Success: LoRA adapter '{data.lora_name}' removed successfully."
 
 
+def _publish(path: Path, services: Services) -> AdapterVersion:
+    base, source = services.base, {"source": {"kind": "import", "folder": path.name}}
+    if path.is_dir():
+        return services.adapters.publish(path, base, source)
+    if not isinstance(base, GgufModel):
+        raise InvalidAdapter(
+            "A GGUF adapter is loaded by a server of a GGUF file: here, give the PEFT folder that it was made of.",
+            param="lora_path",
+            code="adapter_unsupported",
+        )
+    with staging_folder(services.settings.home / "tmp", "gguf-adapter") as staged:
+        write_peft_folder(path, staged, base, base.digest)
+        return services.adapters.publish(staged, base, source)
+
+
 async def _version_of(name: str, services: Services) -> str | None:
     try:
         return (await services.aliases.get(name)).version
@@ -53,10 +74,11 @@ async def _version_of(name: str, services: Services) -> str | None:
         return None
 
 
-def _allowed_folder(path: Path, settings: Settings) -> Path:
-    """The folder, links resolved, inside BRIE_HOME or a root that the operator named."""
+def _allowed_path(path: Path, settings: Settings) -> Path:
+    """The folder or GGUF file, links resolved, inside BRIE_HOME or a root that the operator named."""
     try:
-        folder, exists = path.expanduser().resolve(), path.expanduser().is_dir()
+        folder = path.expanduser().resolve()
+        exists = folder.is_dir() or (folder.suffix == ".gguf" and folder.is_file())
     except (OSError, ValueError, RuntimeError) as error:
         message = f"The path cannot be looked at: {error}"
         raise NotFound(message, param="lora_path", code="adapter_path_not_found") from error

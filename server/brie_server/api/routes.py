@@ -52,7 +52,10 @@ V1 = [
     exports.list_exports,
     exports.retrieve_export,
     exports.cancel_export,
+    exports.delete_export,
+    exports.list_export_events,
     exports.download_export,
+    exports.download_export_file,
 ]
 
 

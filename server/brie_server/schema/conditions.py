@@ -114,3 +114,5 @@ WHOLE_PROMPT_LOGPROBS = where(
     {"prompt_logprobs": {"type": "integer"}}, {"stream": {"anyOf": [{"const": False}, ABSENT]}}
 )
 MUTE_ECHO = where({"max_tokens": {"const": 0}}, {"echo": {"const": True}})
+QUANTIZED_GGUF = where({"quantization": {"type": "string"}}, {"format": {"anyOf": [{"const": "gguf"}, ABSENT]}})
+MERGED_DTYPE = where({"dtype": {"type": "string"}}, {"format": {"const": "merged"}})

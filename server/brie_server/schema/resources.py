@@ -2,10 +2,11 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, ValidationInfo
 
 from brie_core.wire import Resource
 from brie_server.schema.common import Body, Flag, Name, StrictBody
+from brie_server.schema.conditions import MERGED_DTYPE, QUANTIZED_GGUF
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -72,8 +73,28 @@ class PointAdapter(StrictBody):
     expected_version: Digest | None = None
 
 
+def _of_gguf(value: str | None, info: ValidationInfo) -> str | None:
+    if value is not None and info.data.get("format", "gguf") != "gguf":
+        raise ValueError(f"the format {info.data['format']} has no quantization: leave it out")
+    return value
+
+
+def _of_merged(value: str | None, info: ValidationInfo) -> str | None:
+    if value is not None and info.data.get("format", "merged") != "merged":
+        raise ValueError(f"the format {info.data['format']} has no dtype: leave it out")
+    return value
+
+
 class CreateExport(StrictBody):
-    """Ask for a file of a model."""
+    """Ask for a model, or an adapter, as files."""
+
+    model_config = ConfigDict(json_schema_extra={"allOf": [QUANTIZED_GGUF, MERGED_DTYPE]})
 
     model: Name
-    quantization: Annotated[str, Field(min_length=1, max_length=32)] = "f16"
+    format: Literal["gguf", "gguf_adapter", "merged", "peft"] = "gguf"
+    quantization: Annotated[
+        Annotated[str, StringConstraints(min_length=1, max_length=32)] | None, AfterValidator(_of_gguf)
+    ] = None
+    """Of a GGUF file; f16 where nothing is said."""
+    dtype: Annotated[Literal["f32", "f16", "bf16"] | None, AfterValidator(_of_merged)] = None
+    """Of a merged folder; the checkpoint's own where nothing is said."""
