@@ -19,9 +19,12 @@ _SPECIAL = ("<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn
 _SIZE = 420
 
 
-def save_pieces(folder: Path, *, prefix: bool) -> None:
-    """A tokenizer like Llama 2's, which puts a space before each text, or without `prefix` like Gemma's."""
-    fast = _tokenizer(prefix=prefix)
+FORMS = ("never", "always", "metaspace never", "metaspace first")
+
+
+def save_pieces(folder: Path, form: str) -> None:
+    """A tokenizer that puts a space before each text: never as Gemma's, always as Llama 2's, or as Metaspace does."""
+    fast = _tokenizer(form)
     fast.save(str(folder / "tokenizer.json"))
     names = {"bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>", "pad_token": "<pad>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(names))
@@ -30,7 +33,7 @@ def save_pieces(folder: Path, *, prefix: bool) -> None:
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": stops}))
 
 
-def _tokenizer(*, prefix: bool) -> Tokenizer:
+def _tokenizer(form: str) -> Tokenizer:
     names = [*_SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256))]
     learnt = [token for token in _learnt() if token not in names]
     places = {token: place for place, token in enumerate(learnt)}
@@ -42,16 +45,24 @@ def _tokenizer(*, prefix: bool) -> Tokenizer:
     ]
     vocabulary = {name: number for number, name in enumerate([*names, *learnt])}
     fast = Tokenizer(models.BPE(vocabulary, merges, byte_fallback=True, unk_token="<unk>", fuse_unk=True))
-    spaces = normalizers.Replace(" ", "▁")
-    fast.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), spaces]) if prefix else spaces
-    if not prefix:
-        fast.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
-    strip = [decoders.Strip(" ", 1, 0)] if prefix else []
+    _put_spaces(fast, form)
+    strip = [decoders.Strip(" ", 1, 0)] if "never" not in form else []
     fast.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *strip])
     fast.add_special_tokens([AddedToken(name, normalized=False) for name in _SPECIAL])
     fast.add_tokens([AddedToken("<extra>", special=False, normalized=False)])
     fast.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 2)])
     return fast
+
+
+def _put_spaces(fast: Tokenizer, form: str) -> None:
+    spaces = normalizers.Replace(" ", "▁")
+    if form == "always":
+        fast.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), spaces])
+    elif form == "never":
+        fast.normalizer = spaces
+        fast.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    else:
+        fast.pre_tokenizer = pre_tokenizers.Metaspace("▁", prepend_scheme=form.split()[1], split=False)
 
 
 def _learnt() -> list[str]:

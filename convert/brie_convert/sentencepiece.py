@@ -6,6 +6,7 @@ holds every way to make each token, which SentencePiece's own vocabularies do, a
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 SPACE = "\u2581"
@@ -14,6 +15,29 @@ BYTES = frozenset(f"<0x{byte:02X}>" for byte in range(256))
 """What stands for a byte of a character without a token."""
 _ALL_SPACES = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
 _ONE_BEFORE = {"type": "Prepend", "prepend": SPACE}
+
+
+@dataclass(frozen=True, slots=True)
+class Spaces:
+    """Where a space is put that nobody wrote."""
+
+    prefix: bool
+    """llama.cpp's add_space_prefix: before each text, and behind each special token."""
+    normalizer: str | None = None
+    """A form that texts must come in, because llama.cpp does not bring them into it; `normalized` does."""
+
+
+SPACE_FIRST = "a space first, unless the text begins with a special token"
+_METASPACE = {"never": Spaces(prefix=False), "first": Spaces(prefix=False, normalizer=SPACE_FIRST)}
+"""By prepend_scheme. Metaspace puts no space before one, and llama.cpp puts one always or never: so where it has to be
+put, the texts have to bring it."""
+
+
+def normalized(text: str, form: str | None, special_tokens: Sequence[str]) -> str:
+    """`text` in the form above: the model reads it as before, and llama.cpp as the model does."""
+    if form == SPACE_FIRST and text and not text.startswith((" ", SPACE, *special_tokens)):
+        return f" {text}"
+    return text
 
 
 class NotTheSame(ValueError):
@@ -27,24 +51,24 @@ def is_sentencepiece(spec: Mapping[str, Any]) -> bool:
     return bool(spec["model"].get("byte_fallback") or spec["model"].get("type") == "Unigram" or metaspace)
 
 
-def adds_space_prefix(spec: Mapping[str, Any]) -> bool:
-    """Whether each text gets a space put before it; raises NotTheSame for what llama.cpp does not do with spaces."""
+def read_spaces(spec: Mapping[str, Any]) -> Spaces:
+    """Where spaces are put before texts; raises NotTheSame for what llama.cpp does not do with spaces."""
     normalizers = _steps(spec.get("normalizer"), "normalizers")
     splits = _steps(spec.get("pre_tokenizer"), "pretokenizers")
     if normalizers in ([_ALL_SPACES], [_ONE_BEFORE, _ALL_SPACES]) and all(map(_splits_at_plain_spaces, splits)):
-        return len(normalizers) > 1  # no plain space is left to split at
+        return Spaces(prefix=len(normalizers) > 1)  # no plain space is left to split at
     if normalizers:
         raise NotTheSame(f"the normalizers {' + '.join(str(step.get('type')) for step in normalizers)}")
     if len(splits) != 1 or splits[0].get("type") != "Metaspace" or splits[0].get("replacement") != SPACE:
         raise NotTheSame(f"the pre-tokenizers {' + '.join(str(step.get('type')) for step in splits) or 'none'}")
-    if splits[0].get("prepend_scheme", "always") != "never":
-        raise NotTheSame(
-            f"Metaspace with prepend_scheme {splits[0].get('prepend_scheme', 'always')!r}: it puts no space before a "
-            "text that begins with one, and llama.cpp always does"
-        )
     if splits[0].get("split", True) and any(SPACE in token[1:] for token in spec["model"]["vocab"]):
         raise NotTheSame("Metaspace that splits at spaces, and tokens with a space within")
-    return False
+    scheme = splits[0].get("prepend_scheme", "always")
+    if scheme not in _METASPACE:
+        raise NotTheSame(
+            f"Metaspace with the prepend_scheme {scheme!r}, which puts a space before texts but not before a space"
+        )
+    return _METASPACE[scheme]
 
 
 def check_model(model: Mapping[str, Any]) -> None:

@@ -4,7 +4,6 @@ It knows the file and the model's tokenizer; whether the weights are right was d
 tests against transformers and PEFT.
 """
 
-import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -56,17 +55,13 @@ def verify(file: Path, tokenizer: Tokenizer, vocabulary: Vocabulary) -> Verifica
 
 
 def _check_texts(loaded: LoadedFile, tokenizer: Tokenizer, vocabulary: Vocabulary) -> int:
-    texts = [_normalized(text, vocabulary) for text in probe_texts(vocabulary.control_tokens)]
+    texts = probe_texts(vocabulary.control_tokens)
     for text in texts:
-        _compare(text, tokenizer.encode(text), loaded.tokenize(text))
+        _compare(text, tokenizer.encode(text), loaded.tokenize(vocabulary.normalized(text)))
     for text in ("", *texts[:20]):
         whole = tokenizer.encode(text, add_special_tokens=True)
-        _compare(text, whole, loaded.tokenize(text, add_special_tokens=True))
+        _compare(text, whole, loaded.tokenize(vocabulary.normalized(text), add_special_tokens=True))
     return len(texts)
-
-
-def _normalized(text: str, vocabulary: Vocabulary) -> str:
-    return unicodedata.normalize("NFC", text) if vocabulary.normalizer == "NFC" else text
 
 
 def _compare(text: str, wanted: list[int], found: list[int]) -> None:

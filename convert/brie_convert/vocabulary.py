@@ -6,8 +6,10 @@ other kind of vocabulary: those are refused by name.
 """
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -34,7 +36,7 @@ _KNOWN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|endoftext|>", "<|end
 _GENERATION_TAG = re.compile(r"\{%(-?)\s*(end)?generation\s*(-?)%\}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Vocabulary:
     """Everything llama.cpp has to know to encode, decode and stop."""
 
@@ -45,7 +47,7 @@ class Vocabulary:
     """Of byte-level BPE; empty for SentencePiece's."""
     pre_tokenizer: str
     normalizer: str | None
-    """NFC where the model expects it: llama.cpp does not normalize, so its texts must come in that form."""
+    """The form that texts must come in, because llama.cpp does not put them into it: NFC, or `SPACE_FIRST`."""
     adds_bos: bool
     adds_eos: bool
     special_ids: Mapping[str, int]
@@ -59,18 +61,24 @@ class Vocabulary:
     adds_space_prefix: bool = False
     """Whether a text, and what follows a special token, begins with a space that nobody wrote."""
 
-    @property
+    @cached_property
     def control_tokens(self) -> tuple[str, ...]:
         """The texts that are one token wherever they stand."""
         kinds = zip(self.tokens, self.types, strict=True)
         return tuple(token for token, kind in kinds if kind in (_CONTROL, _USER_DEFINED, _UNKNOWN))
+
+    def normalized(self, text: str) -> str:
+        """`text` as llama.cpp has to get it, to read what the model reads."""
+        if self.normalizer == "NFC":
+            return unicodedata.normalize("NFC", text)
+        return sentencepiece.normalized(text, self.normalizer, self.control_tokens)
 
 
 def read_vocabulary(folder: Path, tokenizer: Tokenizer, rows: int) -> Vocabulary:
     """The vocabulary of `tokenizer`'s folder, padded to `rows`; raises InvalidRequest for kinds not exported."""
     spec = read_json(folder / "tokenizer.json")
     pieces = sentencepiece.is_sentencepiece(spec)
-    space = _check_pieces(spec) if pieces else _check_bytes(spec)
+    spaces = _check_pieces(spec) if pieces else _check_bytes(spec)
     merges, tokens, types = spec["model"]["merges"], *_tokens(spec, rows)
     ids = {token: i for i, token in enumerate(tokens)}
     special = _special_ids(folder, ids)
@@ -82,8 +90,8 @@ def read_vocabulary(folder: Path, tokenizer: Tokenizer, rows: int) -> Vocabulary
         merges=() if pieces else tuple(merge if isinstance(merge, str) else " ".join(merge) for merge in merges),
         scores=sentencepiece.scores(merges, tokens) if pieces else (),
         pre_tokenizer="default" if pieces else _pre_tokenizer(spec),
-        adds_space_prefix=space,
-        normalizer=None if pieces else (spec.get("normalizer") or {}).get("type"),
+        adds_space_prefix=spaces.prefix,
+        normalizer=spaces.normalizer,
         adds_bos=adds_bos,
         adds_eos=adds_eos,
         special_ids=special | _other_ends(tokens, tokenizer.stop_ids - {special.get("eos")}),
@@ -92,22 +100,23 @@ def read_vocabulary(folder: Path, tokenizer: Tokenizer, rows: int) -> Vocabulary
     )
 
 
-def _check_pieces(spec: Mapping[str, Any]) -> bool:
+def _check_pieces(spec: Mapping[str, Any]) -> sentencepiece.Spaces:
     _check_options(spec["model"])
     try:
         sentencepiece.check_model(spec["model"])
-        return sentencepiece.adds_space_prefix(spec)
+        return sentencepiece.read_spaces(spec)
     except sentencepiece.NotTheSame as difference:
         _refuse(f"{difference}, so llama.cpp would split texts otherwise")
 
 
-def _check_bytes(spec: Mapping[str, Any]) -> bool:
+def _check_bytes(spec: Mapping[str, Any]) -> sentencepiece.Spaces:
     if (kind := spec["model"].get("type")) != "BPE":
         _refuse(f"a vocabulary of the type {kind}")
     _check_options(spec["model"])
-    if (spec.get("normalizer") or {}).get("type") not in (None, "NFC"):
-        _refuse(f"the normalizer {spec['normalizer']['type']}, which llama.cpp does not apply")
-    return False
+    normalizer = (spec.get("normalizer") or {}).get("type")
+    if normalizer not in (None, "NFC"):
+        _refuse(f"the normalizer {normalizer}, which llama.cpp does not apply")
+    return sentencepiece.Spaces(prefix=False, normalizer=normalizer)
 
 
 def _check_options(model: Mapping[str, Any]) -> None:

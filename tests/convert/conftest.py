@@ -26,7 +26,7 @@ from brie_core.store.adapters import adapter_digest
 from brie_core.text.tokenizer import Tokenizer
 from brie_core.weights.base_model import BaseModel, open_base_model
 from brie_core.weights.lora import read_adapter
-from pieces import save_pieces
+from pieces import FORMS, save_pieces
 
 _ROWS = 704
 _TEMPLATE = (
@@ -233,8 +233,8 @@ def _write_adapter(base: BaseModel, folder: Path) -> Path:
 
 
 def _save_tokenizer(folder: Path, pre_tokenizer: str) -> None:
-    if pre_tokenizer in ("always", "never"):
-        save_pieces(folder, prefix=pre_tokenizer == "always")
+    if pre_tokenizer in FORMS:
+        save_pieces(folder, pre_tokenizer)
     else:
         _save_bytes(folder, pre_tokenizer)
 

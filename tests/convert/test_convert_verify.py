@@ -14,6 +14,7 @@ from brie_convert.vocabulary import read_vocabulary
 from brie_core.errors import EngineFailure
 from brie_core.text.tokenizer import Tokenizer
 from brie_core.weights.base_model import BaseModel
+from pieces import FORMS
 
 Checkpoint = Callable[[str], BaseModel]
 Export = Callable[..., Any]
@@ -44,7 +45,7 @@ def test_a_model_that_normalizes_is_judged_on_normalized_texts(checkpoint: Check
     assert _judge(write_file(checkpoint("qwen2")), checkpoint("qwen2")).normalizer == "NFC"
 
 
-@pytest.mark.parametrize("name", ["smollm", "gpt-2", "qwen2", "llama-bpe", "smaug-bpe"])
+@pytest.mark.parametrize("name", ["smollm", "gpt-2", "qwen2", "llama-bpe", "smaug-bpe", *FORMS])
 def test_llama_cpp_splits_as_the_name_found_for_a_tokenizer_promises(
     checkpoint: Checkpoint, write_file: WriteFile, save_tokenizer: SaveTokenizer, tmp_path: Path, name: str
 ) -> None:
@@ -72,6 +73,22 @@ def test_a_wrong_vocabulary_does_not_pass(
     with pytest.raises(EngineFailure, match=named) as caught:
         _judge(file, checkpoint("llama"))
     assert caught.value.code == "export_verification_failed"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"adds_space_prefix": False},
+        {"scores": (-1000.0,) * 704},
+        {"types": (1,) * 704},
+    ],
+)
+def test_a_wrong_sentencepiece_vocabulary_does_not_pass(
+    checkpoint: Checkpoint, write_file: WriteFile, changes: dict[str, Any]
+) -> None:
+    file = write_file(checkpoint("mistral"), change=lambda vocabulary: replace(vocabulary, **changes))
+    with pytest.raises(EngineFailure, match="becomes the tokens"):
+        _judge(file, checkpoint("mistral"))
 
 
 def test_reversed_merges_do_not_pass(checkpoint: Checkpoint, write_file: WriteFile) -> None:
