@@ -60,7 +60,7 @@ class Trainer:
 
     def handover(self) -> float:
         """Seconds from the last step of a short job to the first token of its model."""
-        job = self._start(epochs=1)
+        job = self._start(epochs=1, batch_size=4)
         began = self._reached(job, 10)
         while (name := self._client.fine_tuning.jobs.retrieve(job).fine_tuned_model) is None:
             time.sleep(_POLL_SECONDS)
@@ -71,7 +71,7 @@ class Trainer:
 
     def cancellation(self) -> tuple[float, float]:
         """The seconds of one of a job's steps, and those from its cancellation in mid-step to its process's end."""
-        job = self._start(epochs=40)
+        job = self._start(epochs=40, batch_size=1)
         step = -self._reached(job, 2) + self._reached(job, 3)
         process = self._process(job)
         time.sleep(self._moments.random())
@@ -80,8 +80,8 @@ class Trainer:
         process.wait(_PATIENCE_SECONDS)
         return step, time.monotonic() - began
 
-    def _start(self, epochs: int) -> str:
-        hyperparameters: Any = {"n_epochs": epochs, "batch_size": 4}
+    def _start(self, epochs: int, batch_size: int) -> str:
+        hyperparameters: Any = {"n_epochs": epochs, "batch_size": batch_size}
         return self._client.fine_tuning.jobs.create(
             model=self._model, training_file=self._file, hyperparameters=hyperparameters, seed=1
         ).id
