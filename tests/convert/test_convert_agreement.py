@@ -47,6 +47,15 @@ def test_a_merged_adapter_answers_as_in_peft(
     _assert_agreement(_torch_logits(adapted), _llama_cpp_logits(file))
 
 
+@pytest.mark.parametrize("kind", list(_ADAPTERS))
+def test_a_merged_adapter_of_the_default_model_answers_as_in_peft(
+    default_model: BaseModel, write_file: WriteFile, tmp_path: Path, kind: str
+) -> None:
+    adapted = _adapt(default_model, tmp_path / "adapter", _ADAPTERS[kind], spread=0.02)
+    file = write_file(default_model, "f16", tmp_path / "adapter")
+    _assert_agreement(_torch_logits(adapted), _llama_cpp_logits(file))
+
+
 def test_q8_0_stays_close_to_the_model(checkpoint: Checkpoint, write_file: WriteFile) -> None:
     base = checkpoint("llama3")
     file = write_file(base, "q8_0")
@@ -61,7 +70,7 @@ def _load(base: BaseModel) -> Any:
     return transformers.AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32)
 
 
-def _adapt(base: BaseModel, folder: Path, options: dict[str, Any]) -> Any:
+def _adapt(base: BaseModel, folder: Path, options: dict[str, Any], spread: float = 0.05) -> Any:
     import peft
     import torch
 
@@ -75,7 +84,7 @@ def _adapt(base: BaseModel, folder: Path, options: dict[str, Any]) -> Any:
     model = peft.get_peft_model(_load(base), peft.LoraConfig(**settings))
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
-            torch.nn.init.normal_(parameter, 0.0, 0.05)
+            torch.nn.init.normal_(parameter, 0.0, spread)
     model.save_pretrained(str(folder))
     return model
 

@@ -11,6 +11,7 @@ from brie_convert.vocabulary import Vocabulary, read_vocabulary
 from brie_core.errors import InvalidRequest
 from brie_core.text.tokenizer import Tokenizer
 
+_METASPACE = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always", "split": False}
 SaveTokenizer = Callable[[Path, str], None]
 
 
@@ -65,7 +66,7 @@ def test_generation_marks_leave_the_template(tmp_path: Path, save_tokenizer: Sav
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda spec: spec["model"].update(byte_fallback=True), "SentencePiece"),
+        (lambda spec: spec["model"].update(byte_fallback=True), "without a token for each byte"),
         (lambda spec: spec["model"].update(continuing_subword_prefix="##"), "continuing_subword_prefix"),
         (lambda spec: spec.update(normalizer={"type": "Lowercase"}), "Lowercase"),
         (lambda spec: spec["model"].update(ignore_merges=True), "ignore_merges True"),
@@ -82,3 +83,35 @@ def test_other_vocabularies_are_refused_by_name(
     with pytest.raises(InvalidRequest, match=named) as caught:
         read_vocabulary(tmp_path, tokenizer, 704)
     assert caught.value.code == "unsupported_tokenizer"
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda spec: spec["model"]["merges"].pop(), "no merge of"),
+        (lambda spec: spec["model"].update(type="Unigram"), "Unigram"),
+        (lambda spec: spec["normalizer"]["normalizers"].append({"type": "NFKC"}), "NFKC"),
+        (lambda spec: spec.update(normalizer=None, pre_tokenizer=_METASPACE), "prepend_scheme 'always'"),
+    ],
+)
+def test_sentencepiece_that_llama_cpp_would_split_otherwise_is_refused_by_name(
+    tmp_path: Path, save_tokenizer: SaveTokenizer, change: Callable[[dict[str, Any]], None], named: str
+) -> None:
+    save_tokenizer(tmp_path, "always")
+    tokenizer = Tokenizer(tmp_path)
+    _change(tmp_path, change)
+    with pytest.raises(InvalidRequest, match=named):
+        read_vocabulary(tmp_path, tokenizer, 704)
+
+
+def test_sentencepiece_scores_follow_the_merges_and_bytes_are_bytes(
+    tmp_path: Path, save_tokenizer: SaveTokenizer
+) -> None:
+    save_tokenizer(tmp_path, "never")
+    vocabulary = _read(tmp_path)
+    merges = json.loads((tmp_path / "tokenizer.json").read_text())["model"]["merges"]
+    first, last = ("".join(merges[place]) for place in (0, -1))
+    scores = dict(zip(vocabulary.tokens, vocabulary.scores, strict=True))
+    kinds = dict(zip(vocabulary.tokens, vocabulary.types, strict=True))
+    assert scores[first] == 0 > scores[last] > scores["a"]
+    assert (kinds["<unk>"], kinds["<0x0A>"], kinds["<bos>"], kinds["<extra>"]) == (2, 6, 3, 4)
