@@ -146,7 +146,9 @@ def main(arguments: Sequence[str]) -> int:
         answer = asdict(contents(Path(arguments[0])))
     except MemoryError:
         answer = {"error": f"its header takes more than {MEMORY_BYTES // 10**6} MB to read"}
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        answer = {"error": f"it cannot be read: {error.strerror}"}
+    except ValueError as error:
         answer = {"error": str(error)[:500]}
     sys.stdout.write(json.dumps(answer) + "\n")
     return 1 if "error" in answer else 0
