@@ -15,7 +15,7 @@ _OTHER = (_REFERENCE + _DICE.normal(0, 0.5, (40, 50))).astype(np.float32)
 _NEXT = _DICE.integers(0, 50, 40)
 
 
-def _measure(candidate: np.ndarray, block: int = 40) -> Divergence:  # type: ignore[type-arg]
+def _measure(candidate: np.ndarray, block: int = 40) -> Divergence:
     starts = range(0, 40, block)
     return measure((_REFERENCE[i : i + block], candidate[i : i + block], _NEXT[i : i + block]) for i in starts)
 

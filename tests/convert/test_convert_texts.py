@@ -48,16 +48,24 @@ def test_few_texts_calibrate_and_our_own_prose_judges(tokenizer: Tokenizer) -> N
 
 
 def test_a_text_longer_than_the_context_becomes_several(tokenizer: Tokenizer) -> None:
-    material = divide(("one two three four " * 40,), tokenizer, None, 50)
+    material = divide((" one two three four" * 40,), tokenizer, None, 50)
     assert [len(window) for window in material.calibration] == [50, 50, 50, 10]
 
 
 def test_the_beginning_of_a_text_stands_once(tokenizer: Tokenizer) -> None:
     bos = tokenizer.encode("<|im_start|>")[0]
     [without, with_it] = divide(
-        ("Virtue is knowledge.", "<|im_start|>Virtue is knowledge."), tokenizer, bos, 99
+        (
+            "Virtue is knowledge, says Socrates, and nobody believes him.",
+            "<|im_start|>Virtue is knowledge, says Socrates, and nobody believes him.",
+        ),
+        tokenizer,
+        bos,
+        99,
     ).calibration
-    assert without == with_it == (bos, *tokenizer.encode("Virtue is knowledge."))
+    assert (
+        without == with_it == (bos, *tokenizer.encode("Virtue is knowledge, says Socrates, and nobody believes him."))
+    )
 
 
 _SAID = [{"role": "user", "content": "What is virtue?"}, {"role": "assistant", "content": "Knowledge."}]
@@ -68,7 +76,10 @@ _ROWS: list[tuple[dict[str, Any], str | None]] = [
     ({"prompt": _SAID[:1], "chosen": _SAID[1:], "rejected": [{"role": "assistant", "content": "No."}]}, None),
     ({"input": {"messages": _SAID[:1]}, "preferred_output": _SAID[1:], "non_preferred_output": _SAID[:1]}, None),
     ({"text": "As it is."}, "As it is."),
-    ({"prompt": "Virtue is", "completion": " knowledge."}, "Virtue is knowledge."),
+    (
+        {"prompt": "Virtue is", "completion": " knowledge."},
+        "Virtue is knowledge, says Socrates, and nobody believes him.",
+    ),
 ]
 
 
