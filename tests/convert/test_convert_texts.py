@@ -76,10 +76,7 @@ _ROWS: list[tuple[dict[str, Any], str | None]] = [
     ({"prompt": _SAID[:1], "chosen": _SAID[1:], "rejected": [{"role": "assistant", "content": "No."}]}, None),
     ({"input": {"messages": _SAID[:1]}, "preferred_output": _SAID[1:], "non_preferred_output": _SAID[:1]}, None),
     ({"text": "As it is."}, "As it is."),
-    (
-        {"prompt": "Virtue is", "completion": " knowledge."},
-        "Virtue is knowledge, says Socrates, and nobody believes him.",
-    ),
+    ({"prompt": "Virtue is", "completion": " knowledge."}, "Virtue is knowledge."),
 ]
 
 

@@ -25,8 +25,10 @@ from brie_server.schema.fine_tuning_jobs import FineTuningJob, JobCheckpoint
 _HYPERPARAMETERS = ("n_epochs", "batch_size", "learning_rate_multiplier", "beta")
 _SHAPE = ("rank", "alpha", "dropout", "target_modules")
 Limit = Annotated[int, QueryParameter(ge=1, le=1000)]
-Key = Annotated[str | None, HeaderParameter(name="idempotency-key", min_length=1, max_length=255)]
-Retries = Annotated[int, HeaderParameter(name="x-stainless-retry-count", ge=0)]
+Key = Annotated[
+    str | None, HeaderParameter(name="idempotency-key", min_length=1, max_length=255, include_in_schema=False)
+]
+Retries = Annotated[int, HeaderParameter(name="x-stainless-retry-count", ge=0, include_in_schema=False)]
 """How often OpenAI's SDK has sent this before; it sends no key."""
 
 
