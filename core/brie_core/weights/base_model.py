@@ -70,7 +70,7 @@ def open_base_model(model_id: str, folder: Path, digests: Path) -> BaseModel:
         ) from error
     if config.get("model_type") not in FAMILIES:
         raise BadConfiguration(
-            f"{model_id} is of the family {config.get('model_type')!r}; Brie serves {', '.join(FAMILIES)}."
+            f"{model_id} is of the family {config.get('model_type')!r}; Brie knows {', '.join(FAMILIES)}."
         )
     return BaseModel(model_id, folder, _digest(files, digests))
 

@@ -38,8 +38,10 @@ def windows(config: dict[str, Any]) -> list[int | None]:
     return [attention.window for attention in read_architecture(config).attentions]
 
 
-def test_core_opens_what_the_engine_runs() -> None:
-    assert tuple(families.FAMILIES) == base_model.FAMILIES
+def test_core_opens_what_the_engine_runs_and_one_family_that_is_exported_only() -> None:
+    assert {*families.FAMILIES, "gemma2"} == set(base_model.FAMILIES)
+    with pytest.raises(BadConfiguration, match="gemma2"):
+        read_architecture({**LLAMA, "model_type": "gemma2"})
 
 
 def test_what_a_config_leaves_out_is_as_in_transformers() -> None:
