@@ -1,13 +1,14 @@
-"""Base model + LoRA adapter in, one verified GGUF file out. It knows folders and files; no server, no job, no database.
+"""Base model + LoRA adapter in, one folder of verified files out. It knows folders and files; no server, no job.
 
-    architecture = read_architecture(base.config)                 # numbers; refuses what llama.cpp would get wrong
-    tensors      = plan_tensors(architecture, base.tensors, adapter, "F16")     # pure data, every tensor accounted for
-    vocabulary   = read_vocabulary(base.folder, tokenizer, rows)  # tokens, merges, template, ends of answers
-    fields       = header(architecture, vocabulary, origin, parameters, file_type)
-    write_gguf(file, Contents(family, fields, tensors, rope_factors), advance)  # one pass: merge in f32, permute, cast
-    quantize(file, smaller, "q4_k_m", advance)                    # llama.cpp, with a small buffer
-    verify(smaller, tokenizer, vocabulary)                        # 3,000 texts, stop tokens, prompt, an answer
+    sources = pipeline reads the request: adapter, tokenizer, what the adapter's brie.json tells
+    output  = _FORMATS[request.format](request, sources)    # plans, and refuses what llama.cpp would get wrong
+    made    = output.build(folder, scratch, progress)       # one pass: merge in f32, a block of rows at a time; verify
+    card and manifest are written from what was made, and one rename publishes all
 
-`pipeline.export` does all of it and publishes by one rename; `python -m brie_convert.run FOLDER` is that as a process.
+For a GGUF file: `architecture` and `plan` say what every tensor becomes, `vocabulary` and `metadata` fill the header,
+`gguf_file` writes, `quantize` hands it to llama.cpp, `verify` asks llama.cpp about texts, prompts and ends of answers,
+and `judgement` holds its logits against those that `reference`, a process with torch, computes meanwhile.
+
+`python -m brie_convert.run FOLDER` is an export as a process, `python -m brie_convert.inspect FILE` is `brie verify`.
 Every step takes values and paths and gives some back, so each can be used, and tested, alone.
 """
