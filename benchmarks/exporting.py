@@ -2,10 +2,11 @@
 
     python benchmarks/exporting.py --official LLAMA_CPP/convert_hf_to_gguf.py [--rounds 3] [--output FILE]
 
-LLAMA_CPP is what the sdist of llama-cpp-python has under vendor/. SmolLM2 to F16 by both, in turns; then by Brie alone
-a random adapter merged into q4_k_m, and 1.3 GB of random weights. Of a peak, pages of mapped files are told apart: the
-system takes them back when it likes, and llama.cpp maps the whole file that it verifies. Brie's exports are measured
-with and without the comparison of logits, which is a second process (transformers in float32) beside the first.
+LLAMA_CPP is what the sdist of llama-cpp-python has under vendor/; it wants the package sentencepiece. SmolLM2 to F16 by
+both, in turns; then by Brie alone a random adapter merged into q4_k_m, and 1.3 GB of random weights. Of a peak, pages
+of mapped files are told apart: the system takes them back when it likes, and llama.cpp maps the whole file that it
+verifies. Brie's exports are measured with and without the comparison of logits, which is a second process (transformers
+in float32) beside the first.
 """
 
 import argparse
