@@ -1,5 +1,6 @@
 """The database: the migration makes exactly the tables the code uses, and refuses what it does not know."""
 
+import asyncio
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -27,6 +28,15 @@ async def test_the_migration_makes_the_tables_that_the_code_declares(database: D
 async def test_opening_twice_changes_nothing(tmp_path: Path) -> None:
     for _ in range(2):
         await (await open_database(Settings(home=tmp_path))).aclose()
+
+
+async def test_it_opens_while_another_process_holds_the_lock_to_write(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    await (await open_database(settings)).aclose()
+    with closing(sqlite3.connect(tmp_path / "brie.sqlite3", isolation_level=None)) as frozen:
+        frozen.execute("BEGIN IMMEDIATE")
+        async with asyncio.timeout(5):  # SQLite itself would wait for ten seconds, and then give up
+            await (await open_database(settings)).aclose()
 
 
 async def test_a_database_of_an_older_brie_keeps_its_rows(tmp_path: Path) -> None:

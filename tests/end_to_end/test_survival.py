@@ -11,6 +11,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,19 @@ def gapless(home: Path, job_id: str) -> bool:
     return seqs == list(range(1, len(seqs) + 1))
 
 
+def freeze_worker(home: BrieProcesses) -> None:
+    """Outside of a transaction: SQLite has one lock to write, and whoever is frozen with it stops everybody."""
+    while True:
+        home.send("brie_trainer", signal.SIGSTOP)
+        with closing(sqlite3.connect(home.home / "brie.sqlite3", timeout=1, isolation_level=None)) as database:
+            try:
+                database.execute("BEGIN IMMEDIATE").execute("ROLLBACK")
+                return
+            except sqlite3.OperationalError:
+                home.send("brie_trainer", signal.SIGCONT)
+                time.sleep(0.1)
+
+
 @pytest.mark.timeout(1800)
 def test_killed_at_random_moments_a_job_makes_the_adapter_it_would_have_made(
     home: BrieProcesses, tmp_path: Path
@@ -158,7 +172,7 @@ def test_a_worker_frozen_past_its_lease_writes_nothing_when_it_thaws(home: BrieP
     client = home.start("brie_server", "brie_trainer").client()
     job = start_job(client, tmp_path)
     stepped(client, job, 10)
-    home.send("brie_trainer", signal.SIGSTOP)
+    freeze_worker(home)
     try:
         home.start_another_worker()
         done = ended(client, job, seconds=500)

@@ -178,24 +178,41 @@ def _migrate(settings: Settings) -> None:
 async def _upgrade(url: str) -> None:
     engine = _engine(url)
     try:
+        async with engine.connect() as connection:  # a read: another process may be stuck holding the lock to write
+            if await connection.run_sync(_is_current):
+                return
         async with engine.execution_options(brie_write=True).begin() as connection:
             await connection.run_sync(_upgrade_connection)
     finally:
         await engine.dispose()
 
 
-def _upgrade_connection(connection: Any) -> None:
-    from alembic import command
-    from alembic.config import Config
+def _is_current(connection: Any) -> bool:
     from alembic.migration import MigrationContext
     from alembic.script import ScriptDirectory
+
+    current = MigrationContext.configure(connection).get_current_revision()
+    return current == ScriptDirectory.from_config(_config(connection)).get_current_head()
+
+
+def _config(connection: Any) -> Any:
+    from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection
+    return config
+
+
+def _upgrade_connection(connection: Any) -> None:
+    from alembic import command
+    from alembic.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    config = _config(connection)
     script = ScriptDirectory.from_config(config)
     current = MigrationContext.configure(connection).get_current_revision()
-    if current == script.get_current_head():
+    if current == script.get_current_head():  # another process did it between our two looks
         return
     if current is not None and current not in {revision.revision for revision in script.walk_revisions()}:
         raise BadConfiguration(f"The database is at schema {current}, which a newer Brie made: update Brie.")
