@@ -38,9 +38,5 @@ def _task(request: ExportRequest, parts: Parts) -> ReferenceTask:
         evaluation=material.evaluation if request.compare else (),
         own_texts=material.own_texts,
         calibration=() if request.quantization in STREAMED else material.calibration,
-        parameters=sum(_elements(tensor.source.shape) for tensor in parts.tensors),
+        parameters=parts.parameters,
     )
-
-
-def _elements(shape: tuple[int, ...]) -> int:
-    return shape[0] * (shape[1] if len(shape) == 2 else 1)

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from brie_core.errors import BrieError
+from brie_core.errors import InsufficientStorage
 
 _SPARE_BYTES = 64 * 2**20
 _NOTHING_BYTES = 2**20
@@ -15,16 +15,15 @@ def free_bytes(folder: Path) -> int:
 
 
 def check_room(needed: int, free: int) -> None:
-    """Told before an hour's work, not after it; raises BrieError."""
+    """Told before an hour's work, not after it; raises InsufficientStorage."""
     if needed + _SPARE_BYTES > free:
-        raise BrieError(
+        raise InsufficientStorage(
             f"The export needs about {needed / 1e6:,.0f} MB, and the disk has {free / 1e6:,.0f} MB left: "
-            "make room, and export again.",
-            code="insufficient_storage",
+            "make room, and export again."
         )
 
 
 def check_not_full(free: int) -> None:
-    """For a failure of a library that does not say why; raises BrieError where the disk is full."""
+    """For a failure of a library that does not say why; raises InsufficientStorage where the disk is full."""
     if free < _NOTHING_BYTES:
-        raise BrieError("The disk is full: make room, and export again.", code="insufficient_storage")
+        raise InsufficientStorage("The disk is full: make room, and export again.")

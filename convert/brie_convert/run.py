@@ -17,11 +17,11 @@ from typing import IO, Any
 
 from brie_convert.manifest import AdapterFolder, ExportRequest
 from brie_convert.pipeline import export
+from brie_core.durable import is_disk_full
 from brie_core.errors import BrieError
 from brie_core.lifeline import die_with_parent
 from brie_core.weights.base_model import BaseModel, read_json
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NOT_WRITABLE = frozenset({errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR})
 
 
@@ -67,7 +67,7 @@ def _run(folder: Path, events: _Events) -> int:
 def _failure_of_the_disk(error: OSError) -> dict[str, str]:
     """A full disk and a place that cannot be written to are the operator's to mend, and told apart."""
     reason = error.strerror or str(error)
-    if error.errno in _FULL:
+    if is_disk_full(error):
         return {"code": "insufficient_storage", "message": f"The disk is full ({reason}): make room, and export again."}
     if error.errno in _NOT_WRITABLE:
         place = Path(str(error.filename)).name if error.filename else "the folder of exports"

@@ -1,11 +1,19 @@
 """Writing so that a power cut leaves the old state or the new one. It knows files and folders, not what is in them."""
 
+import errno
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether there was no room for what was to be written."""
+    return isinstance(error, OSError) and error.errno in _FULL
 
 
 def write_file(path: Path, data: bytes) -> None:

@@ -9,10 +9,13 @@
     ├── Forbidden                   403    forbidden               (a foreign host or origin, without keys)
     ├── NotFound                    404    model_not_found | file_not_found | job_not_found | ...
     ├── Conflict                    409    version_conflict | adapter_in_use
+    ├── PreconditionFailed          412    precondition_failed   (a download's file is another one)
     ├── UnsupportedMedia            415    unsupported_media_type
+    ├── RangeNotSatisfiable         416    range_not_satisfiable
     ├── Overloaded                  429    server_overloaded     (Retry-After)
     ├── ClientGone                  499  client_closed_request (nobody reads it; never sent on purpose)
     ├── NotReady                    503    not_ready             (Retry-After)
+    ├── InsufficientStorage         507    insufficient_storage
     ├── EngineFailure               500    engine_failure
     ├── BadConfiguration            500    a setting or a base model that cannot be used; ends the process with its text
     └── LeaseLost                   500    a worker that lost its job; never leaves the worker
@@ -97,12 +100,28 @@ class Conflict(BrieError):
     type = "invalid_request_error"
 
 
+class PreconditionFailed(BrieError):
+    """The file is not the one that the caller holds a part of."""
+
+    status = 412
+    type = "invalid_request_error"
+    default_code = "precondition_failed"
+
+
 class UnsupportedMedia(BrieError):
     """The body is not of the content type the route reads."""
 
     status = 415
     type = "invalid_request_error"
     default_code = "unsupported_media_type"
+
+
+class RangeNotSatisfiable(BrieError):
+    """The file ends before the range begins."""
+
+    status = 416
+    type = "invalid_request_error"
+    default_code = "range_not_satisfiable"
 
 
 class Overloaded(BrieError):
@@ -127,6 +146,13 @@ class NotReady(BrieError):
     status = 503
     default_code = "not_ready"
     retry_after = 2
+
+
+class InsufficientStorage(BrieError):
+    """The disk has not the room that is needed; nothing was written, or it was taken away again."""
+
+    status = 507
+    default_code = "insufficient_storage"
 
 
 class EngineFailure(BrieError):

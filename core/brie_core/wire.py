@@ -17,6 +17,8 @@ QUANTIZATIONS = (
 """What an export may be asked for; the converter makes each of them."""
 FORMATS = ("gguf", "gguf_adapter", "merged", "peft")
 """A file for llama.cpp, an adapter for llama.cpp, a Hugging Face folder with the adapter merged, the adapter alone."""
+ADAPTER_FORMATS = ("gguf_adapter", "peft")
+"""Those that a base model alone has not."""
 DTYPES = ("f32", "f16", "bf16")
 """What the weights of a merged folder may be stored as, if not as in the checkpoint."""
 

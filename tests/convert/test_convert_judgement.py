@@ -13,7 +13,6 @@ import numpy.typing as npt
 import pytest
 
 from brie_convert import reference_process
-from brie_convert.llama_runtime import listening
 from brie_convert.manifest import ExportRequest
 from brie_convert.outputs import gguf_model
 from brie_convert.pipeline import export
@@ -22,11 +21,11 @@ from brie_convert.texts import divide
 from brie_core.errors import BrieError, EngineFailure, InvalidRequest
 from brie_core.text.tokenizer import Tokenizer
 from brie_core.weights.base_model import BaseModel
+from logits import Logits, llama_cpp_logits, load, torch_logits
 
 Checkpoint = Callable[[str], BaseModel]
 Request = Callable[..., ExportRequest]
 WriteAdapter = Callable[[BaseModel, Path], Path]
-Logits = npt.NDArray[np.float64]
 
 _TEXTS = tuple(text[:1000] for _, text in sorted(topics.items()) if len(text) > 1000)
 
@@ -157,38 +156,12 @@ def _assert_refused(request: ExportRequest, error: type[BrieError], code: str) -
 
 
 def _torch_logits(base: BaseModel, windows: tuple[tuple[int, ...], ...]) -> Logits:
-    import torch
-    import transformers
-
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    model: Any = transformers.AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32)
-    with torch.inference_mode():
-        return np.concatenate([model(torch.tensor([window])).logits[0].double().numpy() for window in windows])
+    model = load(base.folder)
+    return np.concatenate([torch_logits(model, window) for window in windows])
 
 
 def _llama_cpp_logits(file: Path, windows: tuple[tuple[int, ...], ...]) -> Logits:
-    """With a cache in float32, as the report has it: the cache's precision is no property of the file."""
-    from llama_cpp import GGML_TYPE_F32, Llama
-
-    with listening():
-        model = Llama(
-            str(file),
-            n_ctx=256,
-            logits_all=True,
-            n_threads_batch=1,
-            verbose=False,
-            type_k=GGML_TYPE_F32,
-            type_v=GGML_TYPE_F32,
-        )
-        try:
-            found = []
-            for window in windows:
-                model.reset()  # type: ignore[no-untyped-call]
-                model.eval(list(window))
-                found.append(model.scores[: len(window)].astype(np.float64))
-        finally:
-            model.close()
-    return np.concatenate(found)
+    return np.concatenate([llama_cpp_logits(file, window) for window in windows])
 
 
 def _independent(wanted: Logits, candidate: Logits, following: npt.NDArray[np.int64]) -> dict[str, float]:

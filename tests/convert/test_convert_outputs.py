@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 
@@ -25,13 +24,13 @@ from brie_core.text.tokenizer import Tokenizer
 from brie_core.weights.base_model import BaseModel, open_base_model
 from brie_core.weights.gguf_adapter import write_gguf_adapter
 from brie_core.weights.lora import read_adapter
+from logits import adapt, divergence, llama_cpp_logits, load, torch_logits
 
 Checkpoint = Callable[[str], BaseModel]
 Export = Callable[..., Any]
 Request = Callable[..., ExportRequest]
 WriteAdapter = Callable[[BaseModel, Path], Path]
 WriteFile = Callable[..., Path]
-Logits = npt.NDArray[np.float64]
 
 _TOKENS = [int(token) for token in np.random.default_rng(0).integers(4, 600, 128)]
 _ADAPTERS: dict[str, dict[str, Any]] = {
@@ -50,14 +49,14 @@ def test_a_gguf_adapter_answers_over_its_base_as_in_peft(
 ) -> None:
     name, kind = case
     base = checkpoint(name)
-    adapted = _adapt(base, tmp_path / "adapter", _ADAPTERS[kind])
+    adapted = adapt(base.folder, tmp_path / "adapter", _ADAPTERS[kind])
     file, result = run_export(base, None, tmp_path / "adapter", format="gguf_adapter")
-    wanted, plain = _torch_logits(adapted), _torch_logits(_load(base.folder))
+    wanted, plain = torch_logits(adapted, _TOKENS), torch_logits(load(base.folder), _TOKENS)
     over = write_file(base, "f16")
-    found = _llama_cpp_logits(over, file)
-    assert _divergence(wanted, plain).mean() > 0.01
-    assert _divergence(wanted, found).mean() < 1e-4
-    assert _divergence(plain, _llama_cpp_logits(over, None)).mean() < 1e-4
+    found = llama_cpp_logits(over, _TOKENS, file)
+    assert divergence(wanted, plain).mean() > 0.01
+    assert divergence(wanted, found).mean() < 1e-4
+    assert divergence(plain, llama_cpp_logits(over, _TOKENS)).mean() < 1e-4
     told = result.manifest["verification"]
     assert told["tensors"] == 2 * len(read_adapter(tmp_path / "adapter", base.linear_modules).modules)
     assert told["largest_difference"] < 1e-6
@@ -70,7 +69,7 @@ def test_reading_a_gguf_adapter_back_finds_rows_that_were_not_regrouped_and_a_lo
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     base = checkpoint("llama")
-    _adapt(base, tmp_path / "adapter", _ADAPTERS["rslora"])
+    adapt(base.folder, tmp_path / "adapter", _ADAPTERS["rslora"])
     adapter = read_adapter(tmp_path / "adapter", base.linear_modules)
     architecture = read_architecture(base.config)
     file = tmp_path / "adapter.gguf"
@@ -91,13 +90,13 @@ def test_a_merged_folder_answers_in_transformers_as_peft(
     checkpoint: Checkpoint, run_export: Export, tmp_path: Path, kind: str
 ) -> None:
     base = checkpoint("llama3")
-    adapted = _adapt(base, tmp_path / "adapter", _ADAPTERS[kind])
+    adapted = adapt(base.folder, tmp_path / "adapter", _ADAPTERS[kind])
     main, result = run_export(base, None, tmp_path / "adapter", format="merged")
     assert main.name == "model.safetensors"
-    merged = _load(main.parent)
-    wanted = _torch_logits(adapted)
-    assert _divergence(wanted, _torch_logits(_load(base.folder))).mean() > 0.01
-    assert _divergence(wanted, _torch_logits(merged)).mean() < 1e-9
+    merged = load(main.parent)
+    wanted = torch_logits(adapted, _TOKENS)
+    assert divergence(wanted, torch_logits(load(base.folder), _TOKENS)).mean() > 0.01
+    assert divergence(wanted, torch_logits(merged, _TOKENS)).mean() < 1e-9
     assert result.manifest["verification"]["merged"] == 14
     served = open_base_model("merged", main.parent, tmp_path / "digests.json")
     assert Tokenizer(served.folder).digest == Tokenizer(base.folder).digest
@@ -113,19 +112,19 @@ def test_a_merged_folder_is_stored_in_the_dtype_that_was_asked_for(
 
     name, bound = {"bf16": ("bfloat16", 1e-2), "f16": ("float16", 1e-4)}[dtype]
     base = checkpoint("qwen3")
-    adapted = _adapt(base, tmp_path / "adapter", {})
+    adapted = adapt(base.folder, tmp_path / "adapter", {})
     main, result = run_export(base, None, tmp_path / "adapter", format="merged", dtype=dtype)
     assert result.manifest["dtypes"] == [dtype.upper()]
     loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(main.parent)
     assert loaded.dtype is getattr(torch, name)
-    assert _divergence(_torch_logits(adapted), _torch_logits(loaded.to(torch.float32))).mean() < bound
+    assert divergence(torch_logits(adapted, _TOKENS), torch_logits(loaded.to(torch.float32), _TOKENS)).mean() < bound
 
 
 def test_a_merged_folder_in_shards_is_the_same_model(
     checkpoint: Checkpoint, request_for: Request, tmp_path: Path
 ) -> None:
     base = checkpoint("qwen2")
-    _adapt(base, tmp_path / "adapter", {})
+    adapt(base.folder, tmp_path / "adapter", {})
     adapter = read_adapter(tmp_path / "adapter", base.linear_modules)
     sources = Sources(Tokenizer(base.folder), adapter, {})
     request = request_for(base, None, tmp_path / "adapter", format="merged")
@@ -138,7 +137,7 @@ def test_a_merged_folder_in_shards_is_the_same_model(
     names = [path.name for path in folders[1].glob("model-*.safetensors")]
     assert len(names) > 2
     assert all(name.endswith(f"-of-{len(names):05d}.safetensors") for name in names)
-    whole, parts = (_load(folder).state_dict() for folder in folders)
+    whole, parts = (load(folder).state_dict() for folder in folders)
     assert whole.keys() == parts.keys()
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
@@ -158,7 +157,7 @@ def test_reading_a_merged_folder_back_finds_an_adapter_that_was_left_out(
     from brie_convert.outputs import merged_folder
 
     base = checkpoint("llama")
-    _adapt(base, tmp_path / "adapter", {})
+    adapt(base.folder, tmp_path / "adapter", {})
     monkeypatch.setattr(merged_folder, "_blocks_of", lambda tensor: lambda: merged_folder._copied(tensor.source))
     request = request_for(base, None, tmp_path / "adapter", format="merged")
     with pytest.raises(EngineFailure, match="is not the merged one"):
@@ -172,7 +171,7 @@ def test_a_peft_archive_is_the_same_bytes_each_time_and_loads_in_peft(
     import peft
 
     base = checkpoint("llama")
-    adapted = _adapt(base, tmp_path / "adapter", {})
+    adapted = adapt(base.folder, tmp_path / "adapter", {})
     (tmp_path / "adapter" / "README.md").unlink(missing_ok=True)
     request = request_for(base, None, tmp_path / "adapter", format="peft")
     digests = []
@@ -189,8 +188,8 @@ def test_a_peft_archive_is_the_same_bytes_each_time_and_loads_in_peft(
     folder = tmp_path / "unpacked" / "ft-tiny-brie-test"
     for path in (tmp_path / "adapter").iterdir():
         assert (folder / path.name).read_bytes() == path.read_bytes()
-    loaded = peft.PeftModel.from_pretrained(_load(base.folder), str(folder))
-    assert np.array_equal(_torch_logits(loaded), _torch_logits(adapted))
+    loaded = peft.PeftModel.from_pretrained(load(base.folder), str(folder))
+    assert np.array_equal(torch_logits(loaded, _TOKENS), torch_logits(adapted, _TOKENS))
 
 
 @pytest.mark.parametrize(
@@ -247,61 +246,3 @@ def test_a_disk_without_room_is_told_before_anything_is_written(
         export(request, _ignore)
     assert refused.value.code == "insufficient_storage"
     assert not request.output.exists()
-
-
-def _load(folder: Path) -> Any:
-    import transformers
-
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-
-
-def _adapt(base: BaseModel, folder: Path, options: dict[str, Any]) -> Any:
-    import peft
-
-    settings: dict[str, Any] = {
-        "r": 8,
-        "lora_alpha": 16,
-        "target_modules": "all-linear",
-        "task_type": "CAUSAL_LM",
-    } | options
-    torch.manual_seed(1)
-    model = peft.get_peft_model(_load(base.folder), peft.LoraConfig(**settings))
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, 0.0, 0.05)
-    model.save_pretrained(str(folder))
-    return model
-
-
-def _torch_logits(model: Any) -> Logits:
-    with torch.inference_mode():
-        logits: Logits = model(torch.tensor([_TOKENS])).logits[0].double().numpy()
-    return logits
-
-
-def _llama_cpp_logits(base: Path, adapter: Path | None) -> Logits:
-    """By llama-cpp-python's own class, which knows nothing of ours."""
-    from llama_cpp import Llama
-
-    model = Llama(
-        str(base),
-        n_ctx=len(_TOKENS),
-        logits_all=True,
-        type_k=0,
-        type_v=0,
-        n_threads_batch=1,
-        verbose=False,
-        lora_path=str(adapter) if adapter else None,
-    )
-    try:
-        model.eval(_TOKENS)
-        return model.scores[: len(_TOKENS)].astype(np.float64)
-    finally:
-        model.close()
-
-
-def _divergence(wanted: Logits, found: Logits) -> Logits:
-    p, q = (logits - np.logaddexp.reduce(logits, -1, keepdims=True) for logits in (wanted, found))
-    divergence: Logits = (np.exp(p) * (p - q)).sum(-1)
-    return divergence

@@ -14,6 +14,7 @@ from brie_core.settings import Settings
 from brie_core.store.database import open_database
 from brie_core.store.job_store import Change, JobStore
 from brie_core.store.jobs import MOVES, Job, JobKind, JobStatus, Lease, NewEvent, is_final
+from clocks import Clock
 
 KIND = JobKind.FINE_TUNE
 CLAIMED = (JobStatus.VALIDATING_FILES, JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.PAUSING)
@@ -22,15 +23,6 @@ SETTINGS = settings(
     max_examples=40, stateful_step_count=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
 ACTIONS = ("pause", "resume", "cancel", "claim", "renew", "release", "running", "paused", "succeeded", "queued")
-
-
-class Clock:
-    """A clock that tests move."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Life(RuleBasedStateMachine):

@@ -9,15 +9,7 @@ from brie_core.store.database import Database
 from brie_core.store.job_requests import KEY_SECONDS, RETRY_SECONDS, JobRequest
 from brie_core.store.job_store import JobStore
 from brie_core.store.jobs import Job, JobKind, JobStatus, NewEvent
-
-
-class Clock:
-    """A clock that tests move."""
-
-    now = 1e6
-
-    def __call__(self) -> float:
-        return self.now
+from clocks import Clock
 
 
 @pytest.fixture

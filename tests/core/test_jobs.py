@@ -9,23 +9,15 @@ from brie_core.errors import Conflict, InvalidRequest, LeaseLost, NotFound
 from brie_core.store.database import Database
 from brie_core.store.job_store import Change, JobStore, NewCheckpoint
 from brie_core.store.jobs import MOVES, Event, Job, JobKind, JobStatus, NewEvent, is_final, may_move
+from clocks import Clock
 
 QUEUED, RUNNING = JobStatus.QUEUED, JobStatus.RUNNING
 FINE_TUNE = JobKind.FINE_TUNE
 
 
-class Clock:
-    """A clock that tests move."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1000.0)
 
 
 @pytest.fixture

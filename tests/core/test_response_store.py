@@ -7,20 +7,12 @@ import pytest
 from brie_core.errors import NotFound
 from brie_core.store.database import Database
 from brie_core.store.responses import LIFETIME_S, ResponseStore, new_item_id, new_response_id
+from clocks import Clock
 
 
 def response(**more: Any) -> dict[str, Any]:
     response_id = new_response_id()
     return {"id": response_id, "output": [{"id": new_item_id(response_id, "fc", 300)}]} | more
-
-
-class Clock:
-    """Stands still until it is told."""
-
-    now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 async def held(store: ResponseStore, saved: list[dict[str, Any]]) -> list[int]:

@@ -7,8 +7,9 @@ import httpx2
 import pytest
 from litestar import Litestar, Request, Response, get
 
+from brie_core.errors import RangeNotSatisfiable
 from brie_server.api.errors import EXCEPTION_HANDLERS
-from brie_server.api.ranges import Part, RangeNotSatisfiable, asked_part, ranged_file
+from brie_server.api.ranges import Part, asked_part, ranged_file
 from uvicorn_threads import listening
 
 DATA = bytes(range(256)) * 20_000

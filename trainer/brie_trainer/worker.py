@@ -5,7 +5,6 @@ queue), one trains, one exports. Whoever loses a lease, by takeover or cancellat
 """
 
 import asyncio
-import errno
 import logging
 import os
 import secrets
@@ -20,6 +19,7 @@ from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
+from brie_core.durable import is_disk_full
 from brie_core.errors import BrieError, LeaseLost, NotFound
 from brie_core.settings import Settings
 from brie_core.store.job_store import Change, JobStore
@@ -243,11 +243,6 @@ class Worker:
             return
         again = NewEvent(message=f"{reason}; trying again from the last checkpoint", level="warn")
         await self._write(lease, Change(status=JobStatus.QUEUED, events=[again], result={"crashes": crashes}))
-
-
-def is_disk_full(error: BaseException) -> bool:
-    """Whether there was no room for what was to be written."""
-    return isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
 
 
 def tidy(folder: Path, job: Job) -> None:

@@ -3,9 +3,7 @@
 from brie_convert.manifest import ExportRequest
 from brie_convert.quantize import check_quantization
 from brie_core.errors import InvalidRequest
-from brie_core.wire import DTYPES, FORMATS
-
-_OF_AN_ADAPTER = ("gguf_adapter", "peft")
+from brie_core.wire import ADAPTER_FORMATS, DTYPES, FORMATS
 
 
 def check_options(request: ExportRequest) -> None:
@@ -21,7 +19,7 @@ def check_options(request: ExportRequest) -> None:
         raise InvalidRequest(f"The format {form} has no dtype.", param="dtype")
     if dtype is not None and dtype not in DTYPES:
         raise InvalidRequest(f"dtype is {dtype!r}, not one of {', '.join(DTYPES)}.", param="dtype")
-    if form in _OF_AN_ADAPTER and request.adapter is None:
+    if form in ADAPTER_FORMATS and request.adapter is None:
         raise InvalidRequest(
             f"The format {form} is of an adapter, and {request.model!r} is the base model.",
             param="model",

@@ -188,11 +188,26 @@ async def _upgrade(url: str) -> None:
 
 
 def _is_current(connection: Any) -> bool:
+    script, current = _revisions(connection, _config(connection))
+    return bool(current == script.get_current_head())
+
+
+def _upgrade_connection(connection: Any) -> None:
+    from alembic import command
+
+    config = _config(connection)
+    script, current = _revisions(connection, config)
+    if current is not None and current not in {revision.revision for revision in script.walk_revisions()}:
+        raise BadConfiguration(f"The database is at schema {current}, which a newer Brie made: update Brie.")
+    command.upgrade(config, "head")
+
+
+def _revisions(connection: Any, config: Any) -> tuple[Any, str | None]:
+    """All that there are, and the one that the database is at."""
     from alembic.migration import MigrationContext
     from alembic.script import ScriptDirectory
 
-    current = MigrationContext.configure(connection).get_current_revision()
-    return current == ScriptDirectory.from_config(_config(connection)).get_current_head()
+    return ScriptDirectory.from_config(config), MigrationContext.configure(connection).get_current_revision()
 
 
 def _config(connection: Any) -> Any:
@@ -202,21 +217,6 @@ def _config(connection: Any) -> Any:
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection
     return config
-
-
-def _upgrade_connection(connection: Any) -> None:
-    from alembic import command
-    from alembic.migration import MigrationContext
-    from alembic.script import ScriptDirectory
-
-    config = _config(connection)
-    script = ScriptDirectory.from_config(config)
-    current = MigrationContext.configure(connection).get_current_revision()
-    if current == script.get_current_head():  # another process did it between our two looks
-        return
-    if current is not None and current not in {revision.revision for revision in script.walk_revisions()}:
-        raise BadConfiguration(f"The database is at schema {current}, which a newer Brie made: update Brie.")
-    command.upgrade(config, "head")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Row, delete, insert, select
 
 from brie_core.durable import staging_folder, sync_folder
-from brie_core.errors import BrieError, NotFound
+from brie_core.errors import InsufficientStorage, NotFound
 from brie_core.identifiers import new_id
 from brie_core.store.database import Database, files
 
@@ -31,13 +31,6 @@ class StoredFile:
     created_at: int
     expires_at: int | None
     path: Path
-
-
-class InsufficientStorage(BrieError):
-    """The disk is nearly full; nothing was written."""
-
-    status = 507
-    default_code = "insufficient_storage"
 
 
 class FileStore:

@@ -13,6 +13,7 @@ from brie_core.errors import InvalidRequest, NotFound
 from brie_core.store.job_store import check_finished
 from brie_core.store.jobs import Event, Job, JobKind, JobStatus, NewEvent
 from brie_core.wire import (
+    ADAPTER_FORMATS,
     QUANTIZATIONS,
     Deleted,
     ExportedFile,
@@ -26,7 +27,6 @@ from brie_server.api.ranges import ranged_file
 from brie_server.api.services import Given, Services
 from brie_server.schema.resources import CreateExport
 
-_OF_AN_ADAPTER = frozenset({"gguf_adapter", "peft"})
 Limit = Annotated[int, QueryParameter(ge=1, le=1000)]
 
 
@@ -37,7 +37,7 @@ async def create_export(data: JSONBody[CreateExport], services: Given) -> Export
     base = services.trainable_base()
     is_base = data.model == base.id
     version = None if is_base else (await services.aliases.get(data.model)).version
-    if version is None and data.format in _OF_AN_ADAPTER:
+    if version is None and data.format in ADAPTER_FORMATS:
         raise InvalidRequest(
             f"The format {data.format} is of an adapter, and {data.model!r} is the base model.",
             param="model",

@@ -14,27 +14,11 @@ import anyio
 from litestar import Response
 from litestar.response import Stream
 
-from brie_core.errors import BrieError
+from brie_core.errors import PreconditionFailed, RangeNotSatisfiable
 
 _CHUNK = 2**20
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
 _TYPE = "application/octet-stream"
-
-
-class RangeNotSatisfiable(BrieError):
-    """The file ends before the range begins."""
-
-    status = 416
-    type = "invalid_request_error"
-    default_code = "range_not_satisfiable"
-
-
-class PreconditionFailed(BrieError):
-    """The file is not the one that the caller holds a part of."""
-
-    status = 412
-    type = "invalid_request_error"
-    default_code = "precondition_failed"
 
 
 @dataclass(frozen=True, slots=True)

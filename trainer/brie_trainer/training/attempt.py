@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from brie_core.errors import BrieError
+from brie_core.errors import InsufficientStorage
 from brie_core.text.tokenizer import Tokenizer
 from brie_core.weights.base_model import BaseModel, read_json
 from brie_trainer.training import checkpoint
@@ -39,12 +39,6 @@ from brie_trainer.training.trackers import Trackers
 
 Event = dict[str, Any]
 Emit = Callable[[Event], None]
-
-
-class InsufficientStorage(BrieError):
-    """The disk is too full for what a run would leave on it."""
-
-    default_code = "insufficient_storage"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
