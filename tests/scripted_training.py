@@ -33,6 +33,8 @@ def _do(folder: Path, adapter: Path, move: str, step: int = 0) -> None:
         case "wait":
             signal.sigwait({signal.SIGTERM})
             _say(folder, {"type": "stopped", "step": step})
+        case "rest":
+            time.sleep(step)
         case "hang":
             time.sleep(600)
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from brie_core.settings import Settings
@@ -137,6 +138,19 @@ async def test_a_cancelled_process_is_not_asked(place: Place) -> None:
     await place.jobs.cancel(job.id, FINE_TUNE)
     await place.until(job, lambda _: not (attempt / "checkpoints").exists())  # tidied once the process is gone
     assert time.monotonic() - began < 3
+
+
+async def test_a_cancellation_that_a_write_notices_first_ends_the_process_at_once(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "_NOTICED_SECONDS", 60)  # the lease is then renewed every five seconds
+    job = await place.job([("checkpoint", 1), ("rest", 2), ("checkpoint", 2), ("hang",)])
+    attempt = place.home / "jobs" / job.id / "attempts" / "1"
+    await place.until(job, lambda _: (attempt / "events.jsonl").is_file())
+    await place.jobs.cancel(job.id, FINE_TUNE)
+    await place.until(job, lambda _: not (attempt / "checkpoints").exists())
+    lines = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
+    assert not [line for line in lines if str(attempt) in line]
 
 
 async def test_a_disk_too_full_for_a_checkpoint_is_told_and_for_the_result_is_the_end(

@@ -179,6 +179,9 @@ class Worker:
         child = await Child.start(kind.module, folder)
         try:
             job = await self._follow(held, job, folder, child)
+        except LeaseLost:  # a write may notice it before the lease's keeper does
+            held.lost = True
+            raise
         finally:
             await asyncio.shield(child.kill() if held.lost else child.stop())
         if job.status is JobStatus.PAUSING:
