@@ -82,11 +82,14 @@ class BrieProcesses:
         return process.wait(30)
 
     def stop_all(self) -> None:
-        """The end, for processes and for connections to them."""
+        """The end, for processes and for connections to them; raises RuntimeError if one had ended by itself."""
         for client in self._clients:
             client.close()
+        ended = [module for module, process in self._processes.items() if process.poll() is not None]
         for module in list(self._processes):
             self.stop(module)
+        if ended:
+            raise RuntimeError("\n".join(f"{module} had ended:\n{self.log(module)[-4000:]}" for module in ended))
 
     def client(self, **options: object) -> openai.OpenAI:
         """The unmodified SDK."""

@@ -10,12 +10,13 @@ from typing import Any
 import psutil
 import pytest
 
+from brie_core.errors import NotFound
 from brie_core.settings import Settings
 from brie_core.store.adapters import AdapterStore
 from brie_core.store.database import Database
 from brie_core.store.files import FileStore
 from brie_core.store.job_store import JobStore
-from brie_core.store.jobs import Job, JobKind, JobStatus
+from brie_core.store.jobs import Job, JobKind, JobStatus, Lease
 from brie_core.weights.base_model import BaseModel
 from brie_trainer import worker as worker_module
 from brie_trainer.export import ExportKind
@@ -168,3 +169,21 @@ async def test_a_disk_too_full_for_a_checkpoint_is_told_and_for_the_result_is_th
     assert any("Checkpoint at step 1 is not served" in message for message in await place.told(job))
     place.adapters.verify(AdapterStore(place.home).open(older.digest), place.kind._base)
     assert [each.name for each in (place.home / "adapters").iterdir()] == [older.digest]
+
+
+async def test_a_job_deleted_before_the_worker_has_let_go_of_it_does_not_end_the_worker(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = place.jobs.release
+
+    async def deleted_meanwhile(lease: Lease) -> None:
+        monkeypatch.setattr(place.jobs, "release", release)
+        await place.jobs.delete(lease.job_id, FINE_TUNE)
+        await release(lease)
+
+    monkeypatch.setattr(place.jobs, "release", deleted_meanwhile)
+    gone = await place.job([("checkpoint", 1), ("result", 1)])
+    with pytest.raises(NotFound):
+        await place.until(gone, lambda _: False)
+    assert (await place.until(await place.job([("checkpoint", 1), ("result", 1)]), ENDED)).status is JobStatus.SUCCEEDED
+    assert not (place.home / "jobs" / gone.id).exists()

@@ -108,9 +108,12 @@ class Worker:
 
     async def _let_go(self, lease: Lease) -> None:
         """Free the job for others and, once it is finished, the disk; a database that does not answer frees neither."""
+        folder = self._home / "jobs" / lease.job_id
         try:
             await self._jobs.release(lease)
-            tidy(self._home / "jobs" / lease.job_id, await self._jobs.get(lease.job_id))
+            tidy(folder, await self._jobs.get(lease.job_id))
+        except NotFound:  # deleted in the moment between its end and this one
+            shutil.rmtree(folder, ignore_errors=True)
         except DBAPIError:
             logger.exception("the lease of %s runs out by itself", lease.job_id)
 
