@@ -9,9 +9,9 @@ from brie_core.durable import sweep
 from brie_core.settings import Settings
 from brie_core.start import start_service
 from brie_core.store.adapters import AdapterStore
-from brie_core.store.database import open_database
 from brie_core.store.files import FileStore
 from brie_core.store.job_store import JobStore
+from brie_core.store.schema import open_database
 from brie_core.weights.base_model import BaseModel
 from brie_core.weights.resolve import resolve_base_model
 from brie_trainer.export import ExportKind
