@@ -83,10 +83,10 @@ async def exclusive(connection: AsyncConnection, subject: str) -> None:
         await connection.execute(select(func.pg_advisory_xact_lock(literal(number, BigInteger))))
 
 
-def create_engine(url: str, command_seconds: float | None = COMMAND_SECONDS) -> AsyncEngine:
-    """An engine whose failures are Brie's errors; `command_seconds` None lets a statement take its time."""
+def create_engine(url: str, *, is_hasty: bool = True) -> AsyncEngine:
+    """An engine whose failures are Brie's errors; one that `is_hasty` gives up a statement after COMMAND_SECONDS."""
     if is_postgresql(url):
-        return _postgresql(url, command_seconds)
+        return _postgresql(url, COMMAND_SECONDS if is_hasty else None)
     try:
         name = make_url(url).get_backend_name()
         if name != "sqlite":
