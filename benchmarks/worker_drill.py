@@ -69,7 +69,7 @@ class Drill:
             return False
         child = self.chance.choice(training)
         worker = next(each for each in self.workers if each.pid == child.ppid())
-        if self.chance.random() < 0.5:
+        if self.killed["worker"] <= self.killed["child"]:
             worker.send_signal(signal.SIGKILL)
             worker.wait()
             self.workers.remove(worker)

@@ -6,14 +6,20 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError
 
 from brie_core.errors import NotFound
+from brie_core.settings import Settings
 from brie_core.store.aliases import AliasStore
 from brie_core.store.database import Database
 from brie_core.store.files import FileStore
 from brie_core.store.job_store import Change, JobStore, NewCheckpoint
 from brie_core.store.jobs import JobKind, JobStatus, NewEvent
 from brie_core.store.responses import ResponseStore
+from brie_core.store.schema import open_database
+from brie_core.store.tables import jobs
+from postgres_cluster import PostgresCluster
 
 KIND = JobKind.FINE_TUNE
 ODD = ["\0", "a\0b", "\ud800", "\U0001f9c0", "x" * 10_000]
@@ -25,15 +31,15 @@ async def once(data: bytes) -> AsyncIterator[bytes]:
 
 @pytest.mark.parametrize("odd", ODD)
 async def test_a_name_that_no_row_can_have_is_not_there(odd: str, database: Database, tmp_path: Path) -> None:
-    jobs, files = JobStore(database), FileStore(database, tmp_path)
+    store, files = JobStore(database), FileStore(database, tmp_path)
     with pytest.raises(NotFound):
         await AliasStore(database).get(odd)
-    for asked in (jobs.get(odd), files.get(odd), ResponseStore(database).get(odd)):
+    for asked in (store.get(odd), files.get(odd), ResponseStore(database).get(odd)):
         with pytest.raises(NotFound):
             await asked
-    assert await jobs.list(KIND, limit=5, after=odd) == []
+    assert await store.list(KIND, limit=5, after=odd) == []
     assert await files.list(limit=5, after=odd, purpose=odd) == []
-    assert await jobs.events("x", limit=5, after=odd) == []
+    assert await store.events("x", limit=5, after=odd) == []
 
 
 async def test_a_files_name_is_kept_as_far_as_it_can_be_written(database: Database, tmp_path: Path) -> None:
@@ -64,6 +70,17 @@ async def test_ids_are_sorted_by_their_characters_in_any_language(database: Data
         await store.adopt(job_id, KIND, {"model": "m"}, 1, 1)
     assert [job.id for job in await store.list(KIND, limit=9)] == ids[::-1]
     assert [job.id for job in await store.list(KIND, limit=9, after=ids[2])] == ids[1::-1]
+
+
+async def test_a_value_of_a_wrong_type_is_our_fault_and_no_reason_to_wait(
+    postgres: PostgresCluster, tmp_path: Path
+) -> None:
+    url = postgres.url(postgres.new_database("brie_1"))
+    database = await open_database(Settings(home=tmp_path, database_url=url))
+    with pytest.raises(DBAPIError):
+        async with database.write() as connection:
+            await connection.execute(select(jobs).where(jobs.c.created_at == "late"))
+    await database.aclose()
 
 
 async def test_of_many_that_adopt_one_folder_one_does(database: Database) -> None:

@@ -208,7 +208,7 @@ async def test_a_worker_whose_device_is_in_use_says_so_and_takes_no_job(
     try:
         job = await place.job([("checkpoint", 1), ("result", 1)])
         async with asyncio.timeout(20):
-            while not any(seen.worker.waits_for for seen in await place.workers.list()):
+            while not any(seen.worker.waits_for for seen in await place.workers.list()):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         assert (await place.jobs.get(job.id)).status is JobStatus.QUEUED
         used.give_back()
@@ -246,9 +246,9 @@ async def test_training_goes_on_while_the_database_is_away_and_nobody_takes_it_o
     databases = [await open_database(settings) for _ in range(2)]
     place, other = (Place(database, tiny_base, tiny_lora, tmp_path) for database in databases)
     working = [asyncio.create_task(each.worker.run()) for each in (place, other)]
-    other.kind.scripts = [[("result", 1)]]
+    other.kind.scripts = [[("checkpoint", 1), ("rest", 8), ("checkpoint", 2), ("result", 2)]]
     try:
-        job = await place.job([("checkpoint", 1), ("rest", 8), ("checkpoint", 2), ("result", 2)])
+        job = await place.job(*other.kind.scripts)
         await place.until(job, lambda job: "best_step" in job.result)
         if how == "restarted":
             postgres.stop()

@@ -69,10 +69,13 @@ class Database:
     @asynccontextmanager
     async def _connected(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         async with AsyncExitStack() as stack:
-            try:
-                connection = await stack.enter_async_context(engine.connect())
-            except (OSError, NoConnectionLeft) as error:  # one that was kept, and does not answer; or none is free
-                raise DatabaseUnavailable("The database does not answer.") from error
+            for is_last in (*[False] * _MOST_CONNECTIONS, True):
+                try:
+                    connection = await stack.enter_async_context(engine.connect())
+                    break
+                except (OSError, NoConnectionLeft) as error:  # of those that are kept none is free, or one is broken
+                    if is_last or isinstance(error, TimeoutError | NoConnectionLeft):
+                        raise DatabaseUnavailable("The database does not answer.") from error
             yield connection
 
 
