@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,7 @@ def outage(brie: Any, how: str, fail: Any, mend: Any, seconds: float) -> dict[st
 def main() -> None:
     """From the command line."""
     sys.path.append(str(TESTS))
+    import brie_processes
     from brie_core.settings import Settings
     from brie_core.weights.resolve import resolve_base_model
     from brie_processes import BrieProcesses
@@ -144,6 +146,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         model = write_tiny_llama(home / "tiny", resolve_base_model(Settings(home=home / "default")).folder)
+        brie_processes._START_SECONDS = PATIENCE  # the machine may be busy
         cluster = PostgresCluster()
         wire = Wire(cluster.port)
         url = cluster.url(cluster.new_database(), wire.port)
@@ -161,9 +164,8 @@ def main() -> None:
             ):
                 print(json.dumps(outage(brie, how, fail, mend, away)), flush=True)
         finally:
-            brie.stop_all()
-            wire.close()
-            cluster.close()
+            with closing(cluster), closing(wire):
+                brie.stop_all()
 
 
 if __name__ == "__main__":

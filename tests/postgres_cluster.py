@@ -33,7 +33,7 @@ class PostgresCluster:
         self._as_user: list[str] = []
         if os.geteuid() == 0:
             shutil.chown(self.folder, "postgres", "postgres")
-            self._as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+            self._as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", "--pdeathsig=QUIT"]
         self.port = _free_port()
         self._numbers = count(1)
         self._server: subprocess.Popen[bytes] | None = None

@@ -28,8 +28,8 @@ class Wire:
 
     def close(self) -> None:
         """The end of it."""
-        self._do(self._be("cut"))
         self._server.close()
+        self._do(self._be("cut"))
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -48,13 +48,18 @@ class Wire:
         if self._state == "cut":
             writer.transport.abort()
             return
-        self._open.add(writer)
-        with suppress(OSError):
+        try:
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
-            self._open.add(far_writer)
+        except OSError:
+            writer.transport.abort()
+            return
+        self._open |= {writer, far_writer}
+        try:
             await asyncio.gather(self._pass(reader, far_writer), self._pass(far_reader, writer))
-            self._open.discard(far_writer)
-        self._open.discard(writer)
+        finally:
+            for each in (writer, far_writer):
+                each.transport.abort()
+                self._open.discard(each)
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
