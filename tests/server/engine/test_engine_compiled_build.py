@@ -22,6 +22,7 @@ pytestmark = pytest.mark.skipif(not COMPILER, reason="no compiler here")
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A small source in place of the real one, with a folder of its own."""
+    build.load_rows()  # the real one is remembered from here on
     path = tmp_path / "package" / "rows.cpp"
     path.parent.mkdir()
     path.write_text('extern "C" int one() { return 1; }')
