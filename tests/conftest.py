@@ -8,10 +8,12 @@ import pytest
 
 from brie_core.libraries import prepare_libraries
 from brie_core.settings import Settings
-from brie_core.store.database import Database, open_database
+from brie_core.store.database import Database
+from brie_core.store.schema import migrate, open_database
 from brie_core.weights.base_model import BaseModel, open_base_model
 from brie_core.weights.resolve import resolve_base_model
 from brie_processes import BrieProcesses
+from postgres_cluster import NoPostgres, PostgresCluster
 from tiny_models import write_lora, write_tiny_llama
 
 prepare_libraries(os.environ)
@@ -32,10 +34,31 @@ def default_model(model_home: Path) -> BaseModel:
     return resolve_base_model(Settings(home=model_home))
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresCluster]:
+    """A real PostgreSQL with a migrated database `brie_1` to copy; tests that need one say so where there is none."""
+    try:
+        cluster = PostgresCluster()
+    except NoPostgres as missing:
+        pytest.skip(str(missing))
+    migrate(Settings(home=cluster.folder, database_url=cluster.url(cluster.new_database())))
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """Of a fresh database: whatever holds on one must hold on the other."""
+    if request.param == "sqlite":
+        return ""
+    cluster: PostgresCluster = request.getfixturevalue("postgres")
+    return cluster.url(cluster.new_database("brie_1"))
+
+
 @pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    """A fresh SQLite database."""
-    opened = await open_database(Settings(home=tmp_path))
+async def database(database_url: str, tmp_path: Path) -> AsyncIterator[Database]:
+    """The same, opened."""
+    opened = await open_database(Settings(home=tmp_path, database_url=database_url))
     yield opened
     await opened.aclose()
 

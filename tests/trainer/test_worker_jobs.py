@@ -17,6 +17,7 @@ from brie_core.store.database import Database
 from brie_core.store.files import FileStore
 from brie_core.store.job_store import JobStore
 from brie_core.store.jobs import Job, JobKind, JobStatus, Lease
+from brie_core.store.workers import WorkerStore
 from brie_core.weights.base_model import BaseModel
 from brie_trainer import worker as worker_module
 from brie_trainer.export import ExportKind
@@ -50,7 +51,9 @@ class Place:
         self.jobs, self.adapters = JobStore(database), AdapterStore(home)
         self.kind = Scripted(settings, base, files, self.adapters)
         self.kind.adapter = adapter
-        self.worker = Worker(settings, self.jobs, self.kind, ExportKind(settings, base, self.adapters))
+        self.settings, self.export = settings, ExportKind(settings, base, self.adapters)
+        self.workers = WorkerStore(database)
+        self.worker = Worker(settings, self.jobs, self.kind, self.export, self.workers)
 
     async def job(self, *scripts: Moves) -> Job:
         self.kind.scripts = list(scripts)
@@ -103,7 +106,7 @@ async def test_three_crashes_without_a_new_checkpoint_fail_it(place: Place) -> N
 
 async def test_a_paused_job_has_stopped_and_goes_on_when_it_is_resumed(place: Place) -> None:
     job = await place.job([("checkpoint", 1), ("wait", 1)], [("result", 1)])
-    await place.until(job, is_(JobStatus.RUNNING))
+    await place.until(job, lambda job: "best_step" in job.result)  # by now its process heeds signals
     await place.jobs.pause(job.id, FINE_TUNE)
     job = await place.until(job, is_(JobStatus.PAUSED))
     assert (await place.told(job))[-2:] == ["Stopped behind step 1", "The job is paused"]

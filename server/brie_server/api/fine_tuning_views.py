@@ -82,6 +82,6 @@ def shown_checkpoint(checkpoint: Checkpoint) -> JobCheckpoint:
         created_at=checkpoint.created_at,
         fine_tuned_model_checkpoint=checkpoint.model,
         fine_tuning_job_id=checkpoint.job_id,
-        metrics=dict(checkpoint.metrics),
+        metrics={name: value for name, value in checkpoint.metrics.items() if value is not None},
         step_number=checkpoint.step,
     )
