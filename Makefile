@@ -12,8 +12,9 @@ BIN := $(VENV)/bin
 serve: $(VENV)/.ready
 	$(BIN)/brie serve
 
+# a file's tests stay in one process, so that they share what it started
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-device: $(VENV)/.ready
 	$(BIN)/python tests/gpu/device.py

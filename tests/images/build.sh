@@ -28,4 +28,4 @@ make_image() {
 }
 make_image server/Dockerfile brie-api
 make_image trainer/Dockerfile brie-worker
-make_image server/Dockerfile brie --build-arg EXTRAS=all,postgres
+make_image server/Dockerfile brie --build-arg EXTRAS=all
