@@ -1,4 +1,4 @@
-"""`python -m brie_trainer.health`: whether a worker of this host is known to live. It asks the register, and no process.
+"""`python -m brie_trainer.health`: is a worker of this host known to live? It asks the register, and no process.
 
 A worker that hangs, or that its database cannot hear, falls silent there; so a status of 0 says more than that a
 process exists. Containers have a host's name of their own each.
