@@ -6,6 +6,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 engine=${1:-podman}
+[[ $engine == docker ]] && prefix='' || prefix=localhost/
+api=${prefix}brie-api:${TAG:-cpu} worker=${prefix}brie-worker:${TAG:-cpu}
 walk=${WALK:-$(mktemp --directory /tmp/brie-walk-XXXX)}
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 mkdir -p "$walk"/{data,models,out}
@@ -56,17 +58,17 @@ end() {
 
 trap end EXIT
 began=$SECONDS
-service brie-walk-api localhost/brie-api:cpu serve --no-worker
+service brie-walk-api "$api" serve --no-worker
 for _ in $(seq 240); do
   curl --silent --fail "http://127.0.0.1:$port/health/ready" >/dev/null && break
   sleep 0.5
 done
 curl --silent --show-error --fail "http://127.0.0.1:$port/health/ready"
 echo " after $((SECONDS - began)) s"
-service brie-walk-worker localhost/brie-worker:cpu worker
+service brie-walk-worker "$worker" worker
 
 ask() {
-  container asks localhost/brie-api:cpu "$@"
+  container asks "$api" "$@"
   [[ $engine == buildah ]] && buildah rm asks >/dev/null
   return 0
 }
