@@ -18,9 +18,10 @@ from pathlib import Path
 
 import torch
 
-from brie_server.engine.torch.compiled.ahead import FLAGS, MOST_SECONDS, SOURCE, compile_rows, made_ahead
+from brie_server.engine.torch.compiled.ahead import FLAGS, SOURCE, compile_rows, made_ahead
 
 logger = logging.getLogger(__name__)
+_MOST_SECONDS = 120
 
 
 @cache
@@ -46,7 +47,7 @@ def _loaded(compiler: str) -> ctypes.CDLL:
         return ctypes.CDLL(str(kept))
     with _room(kept.parent) as room:
         compiled = Path(room) / kept.name
-        compile_rows(compiler, "native", compiled)
+        compile_rows(compiler, "native", compiled, _MOST_SECONDS)
         library = ctypes.CDLL(str(compiled))  # before it is kept, and for good: the file may go
         with suppress(OSError):
             compiled.replace(kept)
@@ -64,7 +65,7 @@ def _room(folder: Path) -> tempfile.TemporaryDirectory[str]:
 
 def _key(compiler: str) -> str:
     """What the result depends on: source, flags, compiler and the CPU that `native` means."""
-    version = subprocess.run([compiler, "--version"], check=True, capture_output=True, timeout=MOST_SECONDS).stdout
+    version = subprocess.run([compiler, "--version"], check=True, capture_output=True, timeout=_MOST_SECONDS).stdout
     parts = (SOURCE.read_bytes(), " ".join(FLAGS).encode(), os.fsencode(compiler), version, _cpu())
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
