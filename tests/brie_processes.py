@@ -109,6 +109,7 @@ class BrieProcesses:
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:
             if self._processes[module].poll() is not None:
+                del self._processes[module]
                 raise RuntimeError(self.log("brie_server"))
             try:
                 if httpx2.get(f"{self.url}/health/ready").status_code == 200:

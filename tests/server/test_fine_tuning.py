@@ -80,13 +80,17 @@ def test_preferences_are_learnt_and_the_margin_rises(client: openai.OpenAI, tmp_
     assert answer.model == job.fine_tuned_model
 
 
-def test_ratings_are_learnt(client: openai.OpenAI, tmp_path: Path) -> None:
+def test_ratings_are_learnt(client: openai.OpenAI, brie: BrieProcesses, tmp_path: Path) -> None:
     method = {"type": "kto", "kto": {"hyperparameters": {"n_epochs": 8, "batch_size": 4, "beta": 0.5}}}
     file_id = upload(client, tmp_path, RATINGS)
     job = ended(client, create(client, file_id, seed=1, method=method, brie={"learning_rate": 0.01}))
     assert job.status == "succeeded", job.error
     losses = metrics(client, job, "train_loss")
     assert min(losses) < 0.45 < losses[0] == pytest.approx(0.5, abs=1e-3)
+    assert job.method is None  # OpenAI knows none of this name, and a client that validates could not read the job
+    assert details(job)["method"]["kto"]["hyperparameters"]["beta"] == 0.5
+    strict = brie.client(_strict_response_validation=True)
+    assert job.id in {each.id for each in strict.fine_tuning.jobs.list(limit=100)}
 
 
 def test_a_dry_run_tells_what_the_run_would_take_and_makes_nothing(client: openai.OpenAI, tmp_path: Path) -> None:
