@@ -6,6 +6,7 @@ Apache License 2.0 (LICENSE beside it), unchanged.
 
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ FILES = ("docker-compose.yml", "compose.sqlite.yml")
 SCHEMA = Draft7Validator(json.loads(Path(__file__).with_name("compose-spec.json").read_text()))
 _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)")
 _FOREIGN = {"POSTGRES_PASSWORD", "HF_TOKEN", "HF_HUB_OFFLINE"}
-"""What PostgreSQL's image and the hub's library read; Brie's own settings all begin with BRIE_."""
+"""What PostgreSQL's image and the hub's library read."""
+SETTINGS = {f"BRIE_{field.name.upper()}" for field in fields(Settings)}
 
 
 @pytest.fixture(scope="module", params=FILES)
@@ -113,7 +115,7 @@ def test_each_variable_is_in_the_example_and_the_example_has_no_other(file: Path
 def test_the_services_can_use_the_settings_they_are_given(compose: dict[str, Any]) -> None:
     for name, service in ours(compose).items():
         given = {key: defaulted(str(value)) for key, value in service["environment"].items()}
-        assert {key for key in given if not key.startswith("BRIE_")} <= _FOREIGN
+        assert given.keys() <= _FOREIGN | SETTINGS, name
         published = {"BRIE_HOST": "0.0.0.0"} if "ports" in service else {}
         settings = Settings.from_environment({"BRIE_HOME": "/data"} | given | published)
         assert settings.host in LOOPBACK or settings.api_keys, name
