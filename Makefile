@@ -6,6 +6,10 @@ TARGET ?= cpu
 VENV := .venv
 BIN := $(VENV)/bin
 
+# What the API's own tests ask of rows, asked of PostgreSQL again; the store's and the worker's ask both in one run.
+ON_POSTGRESQL := $(addprefix tests/,server/test_fine_tuning.py server/test_adapters_api.py server/test_exports_api.py \
+  server/test_bad_input.py server/test_job_events.py server/test_own_document.py compat/test_openai_responses_kept.py)
+
 .PHONY: serve test test-device check demo images fmt clean
 .DELETE_ON_ERROR:
 
@@ -15,6 +19,7 @@ serve: $(VENV)/.ready
 # a file's tests stay in one process, so that they share what it started
 test: check
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --postgresql $(ON_POSTGRESQL)
 
 test-device: $(VENV)/.ready
 	$(BIN)/python tests/gpu/device.py

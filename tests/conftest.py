@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import databases
 from brie_core.libraries import prepare_libraries
 from brie_core.settings import Settings
 from brie_core.store.database import Database
@@ -18,6 +19,18 @@ from tiny_models import write_lora, write_tiny_llama
 
 prepare_libraries(os.environ)
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--postgresql", action="store_true", help="whole services keep their rows in PostgreSQL, too")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def database_of_services(request: pytest.FixtureRequest) -> None:
+    """What `--postgresql` asks for."""
+    if request.config.getoption("--postgresql"):
+        cluster: PostgresCluster = request.getfixturevalue("postgres")
+        databases.choose(lambda: cluster.url(cluster.new_database("brie_1")))
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +97,8 @@ def tiny_lora(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture(scope="session")
 def brie(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrieProcesses]:
     """A running API and worker over the tiny model, shared by the tests that break nothing."""
-    processes = BrieProcesses(tmp_path_factory.mktemp("shared") / "home", tiny_model)
+    environment = {"BRIE_DATABASE_URL": databases.new_database_url()}
+    processes = BrieProcesses(tmp_path_factory.mktemp("shared") / "home", tiny_model, environment)
     processes.start("brie_server", "brie_trainer")
     yield processes
     processes.stop_all()

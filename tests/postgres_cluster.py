@@ -38,7 +38,11 @@ class PostgresCluster:
         self._numbers = count(1)
         self._server: subprocess.Popen[bytes] | None = None
         language = ("--locale-provider=icu", "--icu-locale=da", "--locale=C.UTF-8", "--encoding=UTF8")
-        self._run("initdb", "-D", str(self.folder / "data"), "-A", "trust", "-U", "brie", "--no-sync", *language)
+        made = ("-D", str(self.folder / "data"), "-A", "trust", "-U", "brie", "--no-sync")
+        try:
+            self._run("initdb", *made, *language)
+        except RuntimeError:  # older than 15, or built without ICU
+            self._run("initdb", *made, "--locale=C.UTF-8", "--encoding=UTF8")
         self.start()
 
     def start(self) -> None:

@@ -69,10 +69,13 @@ class Database:
     @asynccontextmanager
     async def _connected(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         async with AsyncExitStack() as stack:
-            try:
-                connection = await stack.enter_async_context(engine.connect())
-            except (OSError, NoConnectionLeft) as error:  # one that was kept, and does not answer; or none is free
-                raise DatabaseUnavailable("The database does not answer.") from error
+            for is_last in (*[False] * _MOST_CONNECTIONS, True):
+                try:
+                    connection = await stack.enter_async_context(engine.connect())
+                    break
+                except (OSError, NoConnectionLeft) as error:  # of those that are kept none is free, or one is broken
+                    if is_last or isinstance(error, TimeoutError | NoConnectionLeft):
+                        raise DatabaseUnavailable("The database does not answer.") from error
             yield connection
 
 
@@ -83,10 +86,10 @@ async def exclusive(connection: AsyncConnection, subject: str) -> None:
         await connection.execute(select(func.pg_advisory_xact_lock(literal(number, BigInteger))))
 
 
-def create_engine(url: str, command_seconds: float | None = COMMAND_SECONDS) -> AsyncEngine:
-    """An engine whose failures are Brie's errors; `command_seconds` None lets a statement take its time."""
+def create_engine(url: str, *, is_hasty: bool = True) -> AsyncEngine:
+    """An engine whose failures are Brie's errors; one that `is_hasty` gives up a statement after COMMAND_SECONDS."""
     if is_postgresql(url):
-        return _postgresql(url, command_seconds)
+        return _postgresql(url, COMMAND_SECONDS if is_hasty else None)
     try:
         name = make_url(url).get_backend_name()
         if name != "sqlite":

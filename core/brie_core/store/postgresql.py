@@ -96,7 +96,9 @@ def is_passing(error: BaseException) -> bool:
 
     found: BaseException | None = error
     while found is not None:  # SQLAlchemy's adapter wraps the driver's own
-        if isinstance(found, OSError | asyncpg.InterfaceError):
+        if isinstance(found, OSError):
+            return True
+        if isinstance(found, asyncpg.InterfaceError) and not isinstance(found, ValueError):  # that is a value of ours
             return True
         if isinstance(found, asyncpg.PostgresError) and str(found.sqlstate).startswith(_PASSING):
             return True

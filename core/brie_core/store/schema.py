@@ -53,7 +53,7 @@ def migrate(settings: Settings, patience: float = PATIENCE_SECONDS) -> None:
 
 
 async def _upgrade(url: str) -> None:
-    engine = create_engine(url, command_seconds=None)  # a migration, or waiting for another's, takes its time
+    engine = create_engine(url, is_hasty=False)  # a migration, or waiting for another's, takes its time
     try:
         database = Database(engine)
         async with database.read() as connection:  # another process may be stuck holding the lock to write
