@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx2
 
@@ -22,13 +22,13 @@ from brie_trainer.evaluation.contract import Endpoint
 from brie_trainer.evaluation.questions import NotTold, Question, UnusableAnswer
 from brie_trainer.evaluation.rows import Answered
 
-T = TypeVar("T")
+Read = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""From an answer's body to what is kept of it; raises UnusableAnswer or NotTold."""
 
 _AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 8.0
 MOST_WAIT = 120.0
 """Seconds: a server that names a longer time is not waited for."""
-_MOST_BYTES = 64 * 2**20
 
 
 class Stopped(Exception):
@@ -70,7 +70,7 @@ class Asker:
         """Let the connections go."""
         self._client.close()
 
-    def ask(self, question: Question, read: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> Reply:
+    def ask(self, question: Question, read: Read) -> Reply:
         """Until it is answered or refused, or has been tried often enough; raises Stopped."""
         tries, wait = 0, _FIRST_WAIT
         while True:
@@ -96,9 +96,7 @@ class Asker:
             return None
         return tokens if isinstance(tokens, list) else None
 
-    def _try(
-        self, question: Question, read: Callable[[Mapping[str, Any]], Mapping[str, Any]], tries: int
-    ) -> Reply | _Again:
+    def _try(self, question: Question, read: Read, tries: int) -> Reply | _Again:
         if self._stop.is_set():
             raise Stopped
         url = f"{self._endpoint.base_url.rstrip('/')}/{question.path}"
@@ -131,8 +129,7 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     return max(0.0, (moment - now).total_seconds())
 
 
-def _read(answer: httpx2.Response, read: Callable[[Mapping[str, Any]], Mapping[str, Any]], tries: int) -> Reply |
-_Again:
+def _read(answer: httpx2.Response, read: Read, tries: int) -> Reply | _Again:
     try:
         body = json.loads(answer.content)
         if not isinstance(body, Mapping):

@@ -5,17 +5,18 @@ and the beginnings of its prompts stay where they are.
 """
 
 import itertools
-import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, cast
 
-from brie_core.errors import BrieError, Conflict, InvalidRequest
-from brie_trainer.evaluation.asking import Asker, Reply, Stopped
-from brie_trainer.evaluation.contract import Candidate, Job, Judge, Sampling
-from brie_trainer.evaluation.material import Material, Prompt, examples_of, limited
+from brie_core.errors import BrieError, InvalidRequest
+from brie_trainer.evaluation.asking import Asker, Read, Reply
+from brie_trainer.evaluation.contract import Candidate, Job, Judge
+from brie_trainer.evaluation.identities import Identities
+from brie_trainer.evaluation.material import Material, examples_of
+from brie_trainer.evaluation.plan import answer_key, compared, loss_key, planned, swept
 from brie_trainer.evaluation.questions import (
     Question,
     answer_question,
@@ -25,10 +26,8 @@ from brie_trainer.evaluation.questions import (
     sample_seed,
     verdict_question,
 )
-from brie_trainer.evaluation.rows import Answered, Key, Outcome, Row, RowLog
+from brie_trainer.evaluation.rows import Key, Outcome, Row, RowLog
 from brie_trainer.evaluation.verdicts import request_of, showing
-
-Read = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
 class CandidateUnavailable(BrieError):
@@ -52,70 +51,6 @@ class Task:
     known: Mapping[str, Any] | None = None
     kept: Mapping[str, Any] | None = None
     """Goes into the row beside what is read."""
-
-
-def planned(job: Job, material: Material) -> Iterator[Key]:
-    """Every row that there will be, if nothing fails; a pure function of what is asked."""
-    for candidate in job.candidates:
-        yield from (loss_key(candidate, example.id) for example in examples_of(material, candidate))
-    if job.prompts is None:
-        return
-    for candidate, prompt in itertools.product(job.candidates, material.prompts):
-        yield from (answer_key(candidate, prompt, sample) for sample in range(job.prompts.samples))
-    yield from (key for key, _, _, _ in swept(job, material))
-    yield from (key for key, _, _ in compared(job, material))
-
-
-def loss_key(candidate: Candidate, example: str) -> Key:
-    """Of a held-out example."""
-    return Key(kind="loss", candidate=candidate.name, item=example)
-
-
-def answer_key(candidate: Candidate, prompt: Prompt, sample: int) -> Key:
-    """Of an answer."""
-    return Key(kind="answer", candidate=candidate.name, item=prompt.id, sample=sample)
-
-
-def swept(job: Job, material: Material) -> Iterator[tuple[Key, Candidate, Prompt, Sampling]]:
-    """Every answer of the grid."""
-    if job.sweep is None or job.prompts is None:
-        return
-    names = job.sweep.candidates or [each.name for each in job.candidates]
-    prompts = limited(material.prompts, job.sweep.limit)
-    for name, settings in itertools.product(names, grid(job)):
-        sampling = job.prompts.sampling.model_copy(update=settings)
-        for prompt in prompts:
-            key = Key(kind="sweep", candidate=name, item=prompt.id, cell=json.dumps(settings, sort_keys=True))
-            yield key, job.candidate(name), prompt, sampling
-
-
-def grid(job: Job) -> list[dict[str, Any]]:
-    """Every combination of the values that are given."""
-    if job.sweep is None:
-        return []
-    given = job.sweep.model_dump(include={"temperature", "top_p", "repetition_penalty", "system_prompt"})
-    named = [[(name, value) for value in values] for name, values in given.items() if values]
-    return [dict(settings) for settings in itertools.product(*named)]
-
-
-def compared(job: Job, material: Material) -> Iterator[tuple[Key, Judge, Prompt]]:
-    """Every verdict: both orders of a pair after one another."""
-    if job.judging is None or job.prompts is None:
-        return
-    prompts = limited(material.prompts, job.judging.limit)
-    samples = range(min(job.judging.samples, job.prompts.samples))
-    for (candidate, against), judge in itertools.product(job.pairs, job.judging.judges):
-        for prompt, sample, order in itertools.product(prompts, samples, (0, 1)):
-            key = Key(
-                kind="verdict",
-                candidate=candidate,
-                against=against,
-                judge=judge.name,
-                item=prompt.id,
-                sample=sample,
-                order=order,
-            )
-            yield key, judge, prompt
 
 
 class Running:
@@ -275,42 +210,6 @@ class Running:
         return row.data["text"] if row is not None and row.outcome == "answered" else None
 
 
-class Identities:
-    """Who answered for each candidate so far, in this attempt and in those before it."""
-
-    def __init__(self, job: Job, rows: Any) -> None:
-        self._pinned = {each.name: each.version for each in job.candidates}
-        self._seen: dict[str, Answered] = {}
-        for row in rows:
-            self.check(row)
-
-    def check(self, row: Row) -> None:
-        """Raises Conflict for another version than before, or than was asked for.
-
-        Of a server that tells no version, the name under which it answers must stay.
-        """
-        if row.by is None or row.key.kind == "verdict":
-            return
-        name, pinned = row.key.candidate, self._pinned[row.key.candidate]
-        if pinned is not None and row.by.version != pinned:
-            raise _changed(name, f"answers as version {row.by.version}, and not {pinned} as was asked for")
-        before = self._seen.setdefault(name, row.by)
-        if _identity(before) != _identity(row.by):
-            raise _changed(name, f"now answers as {_identity(row.by)}, and did as {_identity(before)}")
-
-
-def _identity(by: Answered) -> str:
-    return by.model or "unnamed" if by.version is None else f"{by.version} ({by.fingerprint})"
-
-
-def _changed(name: str, how: str) -> Conflict:
-    return Conflict(
-        f"{name!r} {how}. One evaluation compares one version of each candidate: evaluate the new one by itself.",
-        param=name,
-        code="version_changed",
-    )
-
-
 def _sides(key: Key) -> tuple[tuple[str, str], tuple[str, str]]:
     return ("candidate", key.candidate), ("against", key.against)
 
@@ -331,6 +230,3 @@ def _row(asker: Asker, task: Task) -> Row:
         by=reply.by,
         data={**(task.kept or {}), **reply.data},
     )
-
-
-__all__ = ["CandidateUnavailable", "Running", "Stopped", "compared", "planned", "swept"]
