@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 from brie_core.errors import BrieError, InvalidRequest
@@ -164,7 +165,7 @@ class Running:
             Task(
                 loss_key(candidate, example.id),
                 loss_question(example, candidate),
-                lambda answer, example=example: read_loss(answer, example),
+                partial(read_loss, example=example),
             )
             for example in examples_of(self._material, candidate)
         ]

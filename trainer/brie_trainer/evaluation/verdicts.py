@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from brie_trainer.evaluation.contract import CRITERIA, Criterion
 
@@ -58,6 +58,10 @@ class Verdict:
 
     overall: str
     criteria: Mapping[Criterion, str]
+
+    def choice(self, of: str) -> str:
+        """Of a criterion, or "overall"."""
+        return self.overall if of == "overall" else dict[str, str](self.criteria)[of]
 
 
 def showing(seed: int, pair: Sequence[str], order: int) -> Showing:
@@ -126,7 +130,7 @@ def result_of(choice: str, shown: Showing) -> Result:
 
 def score_of(result: Result) -> float:
     """A tie is half a win."""
-    return cast("dict[str, float]", {"win": 1.0, "tie": 0.5, "loss": 0.0})[result]
+    return {"win": 1.0, "tie": 0.5, "loss": 0.0}[result]
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
