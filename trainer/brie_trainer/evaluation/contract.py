@@ -20,14 +20,13 @@ without
 `judging` nothing is judged. `output` outlives an attempt: there lie the rows that a next attempt goes on from.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
-Criterion = Literal["relevance", "correctness", "depth", "clarity", "style"]
-CRITERIA: tuple[Criterion, ...] = ("relevance", "correctness", "depth", "clarity", "style")
+CRITERIA = ("relevance", "correctness", "depth", "clarity", "style")
 
 
 class _Strict(BaseModel):

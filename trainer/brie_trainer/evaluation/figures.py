@@ -186,7 +186,7 @@ def _contrast(ones: Sequence[Item], others: Sequence[Item], name: str, kind: Kin
 
 def _tested(name: str, found: Mapping[str, Difference], kinds: Mapping[str, Kind]) -> str:
     other = kinds[name].tested_as
-    return other if other in found and found[other].p_value is not None else name
+    return other if other is not None and other in found and found[other].p_value is not None else name
 
 
 def _table(items: Sequence[Item], name: str) -> Table:

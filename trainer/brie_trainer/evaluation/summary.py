@@ -26,6 +26,7 @@ from brie_trainer.evaluation.report import (
     CandidateReport,
     Comparison,
     Counts,
+    Difference,
     Figure,
     Identity,
     JudgingReport,
@@ -173,7 +174,7 @@ class Summary:
 
     def _comparison(self, candidate: str, against: str) -> Comparison:
         kinds = HELD_OUT if self._same_tokens(candidate, against) else {"bits_per_byte": HELD_OUT["bits_per_byte"]}
-        figures = {}
+        figures: dict[str, Difference] = {}
         if self._job.held_out is not None:
             sides = self._losses[candidate], self._losses[against]
             figures |= differences(*sides, kinds, self._chance, against)

@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from brie_trainer.evaluation.contract import CRITERIA, Criterion
+from brie_trainer.evaluation.contract import CRITERIA
 
 Result = Literal["win", "loss", "tie"]
 TIE = "tie"
 _LABELS = ("A", "B")
 _FENCED = re.compile(r"```(?:json)?\n(.*)\n```", re.DOTALL)
-_ASKED: Mapping[Criterion, str] = {
+_ASKED: Mapping[str, str] = {
     "relevance": "it answers what was asked, and keeps to it",
     "correctness": "what it says is true, and its reasoning sound",
     "depth": "it goes beyond what is obvious: distinctions, reasons, examples that carry weight",
@@ -57,11 +57,11 @@ class Verdict:
     """What a judge said, by the labels it was shown, or TIE."""
 
     overall: str
-    criteria: Mapping[Criterion, str]
+    criteria: Mapping[str, str]
 
     def choice(self, of: str) -> str:
         """Of a criterion, or "overall"."""
-        return self.overall if of == "overall" else dict[str, str](self.criteria)[of]
+        return self.overall if of == "overall" else self.criteria[of]
 
 
 def showing(seed: int, pair: Sequence[str], order: int) -> Showing:
