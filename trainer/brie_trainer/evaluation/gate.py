@@ -1,7 +1,7 @@
 """Does a model keep to stated bounds? A pure function of a report and a gate; it moves nothing.
 
-A gate is {"PATH": {"min": ..., "max": ...}}. A path that begins with what is known of a candidate holds for every one but
-`against`:
+A gate is {"PATH": {"min": ..., "max": ...}}. A path that begins with what is known of a candidate holds for each of them,
+less the one in `against`:
 
     perplexity                a figure of `candidates`; also perplexity.low, perplexity.high, perplexity.items
     win_rate                  where there were judges

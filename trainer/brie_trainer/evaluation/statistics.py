@@ -88,7 +88,7 @@ def table(rows: Sequence[tuple[str, Sequence[float]]]) -> Table:
         added = np.asarray(summands, dtype=np.float64)
         sums[cluster] = sums[cluster] + added if cluster in sums else added
     clusters = tuple(sorted(sums))
-    return Table(clusters, np.array([sums[each] for each in clusters]).reshape(len(clusters), -1), len(rows))
+    return Table(clusters, np.array([sums[each] for each in clusters]), len(rows))
 
 
 def ratio(sums: Array) -> Array:
@@ -217,11 +217,13 @@ def _dealt(rows: Sequence[tuple[str, float, bool]], difference: float, chance: C
     draws = chance.draws("deals")
     values = np.array([value for _, value, _ in rows])
     marks = np.array([mark for _, _, mark in rows], dtype=np.float64)
-    count, as_large = marks.sum(), 0
-    for _ in range(chance.resamples):
-        chosen = draws.permutation(marks) @ values
-        found = abs(chosen / count - (values.sum() - chosen) / (len(rows) - count))
-        as_large += bool(found >= abs(difference) * (1 - 1e-9) - 1e-12)
+    count, left, as_large = marks.sum(), chance.resamples, 0
+    while left:
+        some = min(left, max(_AT_ONCE // len(rows), 1))
+        chosen = draws.permuted(np.tile(marks, (some, 1)), axis=1) @ values
+        found = np.abs(chosen / count - (values.sum() - chosen) / (len(rows) - count))
+        as_large += int(np.sum(found >= abs(difference) * (1 - 1e-9) - 1e-12))
+        left -= some
     return (1 + as_large) / (1 + chance.resamples)
 
 
