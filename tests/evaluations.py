@@ -3,9 +3,11 @@
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
+from brie_trainer.evaluation.__main__ import evaluate
 from brie_trainer.evaluation.report import Report
 
 
@@ -33,9 +35,10 @@ def finish(child: subprocess.Popen[bytes], seconds: float = 240) -> int:
 
 
 def run(folder: Path) -> list[dict[str, Any]]:
-    """Run the child to its end; returns its events."""
-    finish(start(folder))
-    return events(folder)
+    """What the child does, in this process and to its end; returns its events."""
+    told: list[dict[str, Any]] = []
+    evaluate(folder, threading.Event(), told.append)
+    return told
 
 
 def events(folder: Path) -> list[dict[str, Any]]:

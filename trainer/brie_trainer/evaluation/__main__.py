@@ -64,17 +64,22 @@ def main(folder: Path) -> int:
         def emit(event: dict[str, Any]) -> None:
             events.write(json.dumps(event) + "\n")
 
-        try:
-            emit(attempt(read_job(folder), stop, emit))
-        except Stopped:
-            emit({"type": "stopped"})
-        except BrieError as error:
-            emit(_error(error.code or "evaluation_failed", error.message, error.param))
-            return 1
-        except Exception as error:  # noqa: BLE001  the last word of this process, whatever happened
-            traceback.print_exc()
-            emit(_error("evaluation_failed", f"{type(error).__name__}: {error}", None))
-            return 1
+        return evaluate(folder, stop, emit)
+
+
+def evaluate(folder: Path, stop: threading.Event, emit: Emit) -> int:
+    """The attempt, with its last word; `stop` ends it. Returns the exit status."""
+    try:
+        emit(attempt(read_job(folder), stop, emit))
+    except Stopped:
+        emit({"type": "stopped"})
+    except BrieError as error:
+        emit(_error(error.code or "evaluation_failed", error.message, error.param))
+        return 1
+    except Exception as error:  # noqa: BLE001  the last word of this process, whatever happened
+        traceback.print_exc()
+        emit(_error("evaluation_failed", f"{type(error).__name__}: {error}", None))
+        return 1
     return 0
 
 

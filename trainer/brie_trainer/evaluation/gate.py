@@ -1,6 +1,6 @@
 """Does a model keep to stated bounds? A pure function of a report and a gate; it moves nothing.
 
-A gate is {"PATH": {"min": ..., "max": ...}}. A path that begins with what is known of a candidate holds for each of them,
+A gate is {"PATH": {"min": ..., "max": ...}}. A path that begins with what is known of a candidate holds for each,
 less the one in `against`:
 
     perplexity                a figure of `candidates`; also perplexity.low, perplexity.high, perplexity.items
