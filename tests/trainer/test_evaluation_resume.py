@@ -198,6 +198,8 @@ def test_rows_of_another_evaluation_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "param"),
     [
+        ({"gate": {"perplexity": {"max": 12}}}, "gate.perplexity"),  # which is not measured here
+        ({"gate": {}}, "gate"),
         ({"against": "three"}, None),
         ({"prompts": {"file": "/nowhere", "samples": 0}}, "prompts.samples"),
         ({"candidates": []}, "candidates"),
@@ -208,5 +210,6 @@ def test_rows_of_another_evaluation_are_refused(tmp_path: Path) -> None:
 def test_a_job_that_cannot_be_run_says_which_field(changes: dict[str, Any], param: str | None, tmp_path: Path) -> None:
     with ScriptedApi(answer) as api:
         event = evaluations.run(evaluations.write_job(tmp_path / "1", **job(api.url, tmp_path, **changes)))[-1]
+        assert not api.asked
     assert event["type"] == "error"
     assert event["param"] == param

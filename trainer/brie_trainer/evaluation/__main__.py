@@ -102,6 +102,8 @@ def attempt(job: Job, stop: threading.Event, emit: Emit) -> dict[str, Any]:
     output = Path(job.output)
     output.mkdir(parents=True, exist_ok=True)
     material = read_material(job)
+    if job.gate is not None:  # a figure that there will not be is to be told now, and not when all has been asked
+        gate.judge(build_report(job, material, ()).model_dump(mode="json"), job.gate)
     with RowLog(output / "rows.jsonl") as log:
         check_same(output, job, material)
         Running(job, material, log, stop, tell).run()

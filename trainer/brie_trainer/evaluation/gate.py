@@ -83,6 +83,8 @@ def judge(report: Mapping[str, Any], gate: Gate) -> GateReport:
 
 
 def _values(report: Mapping[str, Any], path: str) -> Iterator[tuple[str | None, float | None]]:
+    if path.endswith("."):
+        raise InvalidRequest(f"The gate's {path!r} ends in a point.", param=f"gate.{path}")
     views = _views(report)
     found = {name: value for name, view in views.items() for value in _at(view, path)}
     if found and len(found) < len(views):
