@@ -127,7 +127,16 @@ def _comparison(comparison: Comparison, report: Report) -> Iterator[str]:
     yield f"<h2>{escape(comparison.candidate)} against {escape(comparison.against)}</h2>"
     told = [each for each in comparison.figures.values() if each.difference is not None]
     if told:
-        head = ["figure", comparison.candidate, comparison.against, "difference", "interval", "effect size", "p", ""]
+        head = [
+            "figure",
+            comparison.candidate,
+            comparison.against,
+            "difference",
+            "interval",
+            "effect size",
+            "p, adjusted",
+            "",
+        ]
         rows = [
             [
                 title(each.figure),
@@ -142,7 +151,8 @@ def _comparison(comparison: Comparison, report: Report) -> Iterator[str]:
             for each in told
         ]
         yield _table(head, rows)
-        yield f"<ul>{''.join(f'<li>{escape(each.sentence)}</li>' for each in told)}</ul>"
+        sentences = "".join(f"<li>{escape(each.sentence)}</li>" for each in told)
+        yield f"<details><summary>In sentences</summary><ul>{sentences}</ul></details>"
     if comparison.judging is not None:
         yield from _judging(comparison.judging, comparison, report)
 

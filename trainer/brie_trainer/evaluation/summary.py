@@ -181,7 +181,8 @@ class Summary:
         if self._job.prompts is not None:
             figures |= differences(self._answers[candidate], self._answers[against], ANSWERS, self._chance, against)
         judging = self._judging(candidate, against)
-        told = [(each, {**HELD_OUT, **ANSWERS}[name].better) for name, each in figures.items()]
+        same = {"loss", "bits_per_byte"} if "perplexity" in figures else set[str]()  # what perplexity says already
+        told = [(each, {**HELD_OUT, **ANSWERS}[name].better) for name, each in figures.items() if name not in same]
         told += [] if judging is None else [(judging.win_rate, WIN_RATE.better)]
         return Comparison(
             candidate=candidate,

@@ -43,7 +43,7 @@ def difference_sentence(told: Difference, better: str | None, against: str, conf
         return f"{title(told.figure)} cannot be compared: no prompt has it on both sides."
     how = "higher" if told.difference > 0 else "lower" if told.difference < 0 else "different"
     by = "no" if told.difference == 0 else f"{abs(told.difference):.4g}"
-    values = f"{title(told.figure)} is {number(told.candidate)} and {number(told.against)} for {against}, {by} {how}"
+    values = f"{title(told.figure)} is {number(told.candidate)}, and {number(told.against)} for {against}: {by} {how}"
     if told.low is None or told.high is None:
         return f"{values}; from one prompt no interval can be made, so this is no more than an anecdote."
     interval = f"{percent(confidence)} interval of the difference {told.low:.4g} to {told.high:.4g}"
@@ -61,7 +61,7 @@ def comparison_sentence(candidate: str, against: str, told: Sequence[tuple[Diffe
         return f"No measured difference between {candidate} and {against} is more than noise at {p}."
     groups: dict[str, list[str]] = {"better": [], "worse": [], "different": []}
     for each, better in real:
-        groups[_direction(each, better)].append(title(each.figure))
+        groups[_direction(each, better)].append(_within(title(each.figure)))
     parts = [f"{word} by {', '.join(names)}" for word, names in groups.items() if names]
     rest = len(measured) - len(real)
     behind = f"; the other {rest} measured differences are no more than noise" if rest else ""
@@ -84,6 +84,11 @@ def bias_sentence(bias: Bias, judge: str) -> str:
     if bias.kind == "length":
         return f"{judge} has a length bias, or length goes with quality here: it favours {leaning}; {rate}."
     return f"{judge} has a {bias.kind} bias: it favours {leaning}; {rate}."
+
+
+def _within(name: str) -> str:
+    """A title in the midst of a sentence; abbreviations stay as they are."""
+    return name if name.isupper() or name[1:2].isupper() or name == "chrF" else name[:1].lower() + name[1:]
 
 
 def _judged(told: Difference, better: str | None) -> str:
