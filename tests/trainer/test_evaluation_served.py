@@ -74,7 +74,7 @@ def transformers_losses(base: Path, adapter: Path | None) -> tuple[float, int, i
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base)
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     model = model if adapter is None else PeftModel.from_pretrained(model, str(adapter))
     total, tokens, correct = 0.0, 0, 0
     for line in HELD_OUT.read_text().splitlines()[:ROWS]:
