@@ -13,6 +13,8 @@ import httpx2
 import openai
 import psutil
 
+from brie_core.settings import Settings
+
 _START_SECONDS = 90.0
 
 
@@ -27,6 +29,8 @@ class BrieProcesses:
         self._environment |= {"BRIE_HOME": str(home), "BRIE_PORT": str(self.port), "BRIE_MODEL": str(model)}
         # most models here are tiny: their products are no faster on two cores, and wait for each other on busy ones
         self._environment |= {"BRIE_DTYPE": "float32", "OMP_NUM_THREADS": "1", **(environment or {})}
+        self.settings = Settings(home=home, database_url=self._environment.get("BRIE_DATABASE_URL", ""))
+        """Where its rows and files are, for a test that looks or puts something there."""
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._clients: list[openai.OpenAI] = []
 
@@ -105,6 +109,7 @@ class BrieProcesses:
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:
             if self._processes[module].poll() is not None:
+                del self._processes[module]
                 raise RuntimeError(self.log("brie_server"))
             try:
                 if httpx2.get(f"{self.url}/health/ready").status_code == 200:

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from brie_core.lifeline import die_with_parent
+
 
 def main() -> None:
     """Do the script's moves, one after the other."""
@@ -19,7 +21,7 @@ def main() -> None:
         _do(folder, Path(script["adapter"]), *move)
 
 
-def _do(folder: Path, adapter: Path, move: str, step: int = 0) -> None:
+def _do(folder: Path, adapter: Path, move: str, step: Any = 0) -> None:
     provenance = {"history": [{"step": step, "total_steps": 9, "train_loss": 1.0}], "step": step}
     match move:
         case "checkpoint":
@@ -51,4 +53,5 @@ def write_script(folder: Path, moves: Sequence[Sequence[Any]], adapter: Path) ->
 
 if __name__ == "__main__":
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    die_with_parent()
     main()

@@ -7,6 +7,7 @@ kills an export, the output is whole or it is not there.
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -78,12 +79,13 @@ def export(request: ExportRequest, progress: Progress) -> ExportResult:
     sources = _read(request)
     output = _FORMATS[request.format](request, sources)
     shutil.rmtree(request.work, ignore_errors=True)
-    with staging_folder(request.work, "export") as staged:
+    with staging_folder(request.work, "export") as staged, ThreadPoolExecutor(1) as aside:
         check_room(output.most_bytes(), free_bytes(staged))
-        _check_digest(request.base, staged)
+        checked = aside.submit(_check_digest, request.base, staged)
         built = staged / "output"
         built.mkdir()
         made = output.build(built, staged, progress)
+        checked.result()
         _describe(request, sources, made, built)
         progress("publishing", 0.99)
         if not publish_folder(built, request.output):

@@ -14,6 +14,7 @@ from typing import Any
 
 from brie_convert.prose import PROSE
 from brie_core.errors import BrieError
+from brie_core.text.sharegpt import messages_of
 from brie_core.text.tokenizer import Tokenizer
 
 EVALUATION_TOKENS, CALIBRATION_TOKENS = 512, 4096
@@ -121,7 +122,11 @@ def _render(messages: list[Any], row: Mapping[str, Any], tokenizer: Tokenizer) -
 
 
 def _said(row: Mapping[str, Any]) -> str | list[Any]:
-    """A text, or the messages of a conversation; of two answers, the preferred."""
+    """A text, or the messages of a conversation; of two answers, the preferred. An answer rated bad is none to keep."""
+    if row.get("label") is False:
+        raise ValueError("the answer was rated bad")
+    if "conversations" in row:
+        return messages_of(row["conversations"])
     if isinstance(row.get("text"), str):
         return str(row["text"])
     asked = row["input"]["messages"] if "input" in row else row.get("messages") or row.get("prompt") or []

@@ -4,6 +4,7 @@ It knows the file and the model's tokenizer; whether the weights are right was d
 tests against transformers and PEFT.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -38,15 +39,32 @@ class Verification:
     """What the file said, greedily, in a few tokens."""
 
 
-def verify(file: Path, tokenizer: Tokenizer, vocabulary: Vocabulary) -> Verification:
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """Texts and the tokens that they have in the model: what can be known before there is a file."""
+
+    within: Sequence[tuple[str, list[int]]]
+    """As parts of a prompt."""
+    whole: Sequence[tuple[str, list[int]]]
+    """With what the tokenizer puts around a text."""
+
+
+def expected(tokenizer: Tokenizer, vocabulary: Vocabulary) -> Expected:
+    """Tokenize the probe texts as the model does."""
+    texts = probe_texts(vocabulary.control_tokens)
+    whole = [(text, tokenizer.encode(text, add_special_tokens=True)) for text in ("", *texts[:20])]
+    return Expected([(text, tokenizer.encode(text)) for text in texts], whole)
+
+
+def verify(file: Path, tokenizer: Tokenizer, vocabulary: Vocabulary, wanted: Expected) -> Verification:
     """Compare and try the file; raises EngineFailure at the first difference."""
     with open_file(file) as loaded:
-        texts = _check_texts(loaded, tokenizer, vocabulary)
+        _check_texts(loaded, vocabulary, wanted)
         _check_stops(loaded, vocabulary)
         prompt = _check_prompt(loaded, tokenizer, vocabulary)
         answer = loaded.answer(tokenizer.encode(prompt or "Virtue is"), _ANSWER_TOKENS)
     return Verification(
-        texts=texts,
+        texts=len(wanted.within),
         normalizer=vocabulary.normalizer,
         stop_tokens=tuple(sorted(vocabulary.stop_ids)),
         prompt=prompt is not None,
@@ -54,14 +72,11 @@ def verify(file: Path, tokenizer: Tokenizer, vocabulary: Vocabulary) -> Verifica
     )
 
 
-def _check_texts(loaded: LoadedFile, tokenizer: Tokenizer, vocabulary: Vocabulary) -> int:
-    texts = probe_texts(vocabulary.control_tokens)
-    for text in texts:
-        _compare(text, tokenizer.encode(text), loaded.tokenize(vocabulary.normalized(text)))
-    for text in ("", *texts[:20]):
-        whole = tokenizer.encode(text, add_special_tokens=True)
-        _compare(text, whole, loaded.tokenize(vocabulary.normalized(text), add_special_tokens=True))
-    return len(texts)
+def _check_texts(loaded: LoadedFile, vocabulary: Vocabulary, wanted: Expected) -> None:
+    for text, tokens in wanted.within:
+        _compare(text, tokens, loaded.tokenize(vocabulary.normalized(text)))
+    for text, tokens in wanted.whole:
+        _compare(text, tokens, loaded.tokenize(vocabulary.normalized(text), add_special_tokens=True))
 
 
 def _compare(text: str, wanted: list[int], found: list[int]) -> None:

@@ -15,6 +15,7 @@
     ├── Overloaded                  429    server_overloaded     (Retry-After)
     ├── ClientGone                  499  client_closed_request (nobody reads it; never sent on purpose)
     ├── NotReady                    503    not_ready             (Retry-After)
+    ├── DatabaseUnavailable         503    database_unavailable  (Retry-After)
     ├── InsufficientStorage         507    insufficient_storage
     ├── EngineFailure               500    engine_failure
     ├── BadConfiguration            500    a setting or a base model that cannot be used; ends the process with its text
@@ -146,6 +147,14 @@ class NotReady(BrieError):
     status = 503
     default_code = "not_ready"
     retry_after = 2
+
+
+class DatabaseUnavailable(BrieError):
+    """The database is away, or was busy for too long. A change that was being committed may have been made, or not."""
+
+    status = 503
+    default_code = "database_unavailable"
+    retry_after = 5
 
 
 class InsufficientStorage(BrieError):

@@ -3,6 +3,8 @@
 import sys
 from collections.abc import Mapping, MutableMapping
 
+from brie_core.errors import BadConfiguration
+
 _KEEP_BYTES = str(2**34)
 _SPINS = "2000"
 _LARGE_PAGES = "glibc.malloc.hugetlb=1"
@@ -24,6 +26,21 @@ def prepare_libraries(environment: MutableMapping[str, str], platform: str = sys
         environment.setdefault("GOMP_SPINCOUNT", _SPINS)
     if platform == "darwin":
         environment["HF_HUB_DISABLE_XET"] = "1"
+
+
+def show_only(device: str, environment: MutableMapping[str, str]) -> None:
+    """Let this process, and those that it starts, see no other GPU than `device`; raises BadConfiguration.
+
+    Of several, `cuda:1` is the second of those that are shown already. To call before CUDA is first asked.
+    """
+    kind, _, number = device.partition(":")
+    if kind != "cuda" or not number:
+        return
+    shown = [each for each in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if each]
+    if shown and int(number) >= len(shown):
+        raise BadConfiguration(f"BRIE_DEVICE={device}, but CUDA_VISIBLE_DEVICES shows only {','.join(shown)}.")
+    environment["CUDA_DEVICE_ORDER"] = environment.get("CUDA_DEVICE_ORDER") or "PCI_BUS_ID"
+    environment["CUDA_VISIBLE_DEVICES"] = shown[int(number)] if shown else str(int(number))
 
 
 def environment_for_child(environment: Mapping[str, str]) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """One frozen settings object per process, read from BRIE_* once. It knows names and forms, not their use."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from brie_core.errors import BadConfiguration
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-_DEVICES = ("auto", "cpu", "cuda", "mps")
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
 _DTYPES = ("auto", "float32", "bfloat16", "float16", "int8")
 _ENGINES = ("torch", "llamacpp")
 
@@ -27,11 +28,11 @@ class Settings:
     model: str = DEFAULT_MODEL
     """BRIE_MODEL: the default model's name, a local Hugging Face folder, or a hub id; for llamacpp a GGUF file."""
     device: str = "auto"
-    """BRIE_DEVICE: auto, cpu, cuda or mps."""
+    """BRIE_DEVICE: auto, cpu, cuda, cuda:1 and so on, or mps."""
     dtype: str = "auto"
     """BRIE_DTYPE: auto, float32, bfloat16 or float16; int8 for the weights alone, on a CPU."""
     database_url: str = ""
-    """BRIE_DATABASE_URL: an SQLAlchemy async URL; by default SQLite in BRIE_HOME."""
+    """BRIE_DATABASE_URL: PostgreSQL's, as libpq reads it, for several hosts; by default SQLite in BRIE_HOME."""
     api_keys: tuple[str, ...] = ()
     """BRIE_API_KEYS: comma-separated bearer keys; none means no authentication."""
     engine: str = "torch"
@@ -44,7 +45,10 @@ class Settings:
     """BRIE_ADAPTER_ROOTS: folders besides BRIE_HOME from which an adapter may be imported, separated by ':'."""
 
     def __post_init__(self) -> None:
-        _check_choice("BRIE_DEVICE", self.device, _DEVICES)
+        if _DEVICE.fullmatch(self.device) is None:
+            raise BadConfiguration(
+                f"BRIE_DEVICE={self.device} is not one of auto, cpu, cuda, cuda:0, cuda:1 and so on, mps."
+            )
         _check_choice("BRIE_DTYPE", self.dtype, _DTYPES)
         _check_choice("BRIE_ENGINE", self.engine, _ENGINES)
         if self.host not in LOOPBACK and not self.api_keys:
@@ -73,6 +77,11 @@ class Settings:
         """The API that runs with these settings, as this machine reaches it."""
         host = "127.0.0.1" if self.host == "0.0.0.0" else self.host
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    @property
+    def device_type(self) -> str:
+        """The device as a process that sees only its own calls it."""
+        return self.device.partition(":")[0]
 
     @property
     def sqlalchemy_url(self) -> str:

@@ -80,6 +80,28 @@ class AdapterObject(Resource):
     """The version's brie.json."""
 
 
+class WorkerObject(Resource):
+    """A worker, as it was last seen."""
+
+    object: Literal["worker"] = "worker"
+    host: str
+    pid: int
+    device: str
+    """cpu, mps, or cuda with its number."""
+    version: str
+    """Of Brie."""
+    kinds: list[str]
+    """What it does: fine_tune, export."""
+    status: str
+    """idle; busy; waiting, for its device; or gone: not seen for 20 seconds."""
+    waiting: str | None = None
+    """Why it cannot train, in words."""
+    jobs: list[str]
+    """Those in its hands."""
+    started_at: int
+    seen_at: int
+
+
 class ExportedFile(Wire):
     """A file that an export wrote."""
 

@@ -6,7 +6,8 @@ import tempfile
 import uvicorn
 
 from brie_core.settings import Settings
-from brie_core.start import start_service
+from brie_core.start import start_service, told_in_one_line
+from brie_core.store.schema import migrate
 from brie_core.weights.gguf_model import ServedModel
 from brie_core.weights.resolve import resolve_served_model
 from brie_server.app import create_app
@@ -17,6 +18,9 @@ from brie_server.engine.factory import create_engine
 def main() -> None:
     """Serve until told to stop; a setting or model that cannot be used ends the process with one line and status 2."""
     settings, base = start_service(resolve_served_model)
+    with told_in_one_line():
+        settings.home.mkdir(parents=True, exist_ok=True)
+        migrate(settings)
     spool = settings.home / "tmp"
     spool.mkdir(parents=True, exist_ok=True)
     tempfile.tempdir = str(spool)  # uploads spool beside the data, not in a small /tmp

@@ -14,10 +14,12 @@ from brie_core.errors import BadConfiguration, NotFound
 from brie_core.settings import Settings
 from brie_core.store.adapters import AdapterStore
 from brie_core.store.aliases import AliasStore
-from brie_core.store.database import Database, open_database
+from brie_core.store.database import Database
 from brie_core.store.files import FileStore
 from brie_core.store.job_store import JobStore
 from brie_core.store.responses import ResponseStore
+from brie_core.store.schema import open_database
+from brie_core.store.workers import WorkerStore
 from brie_core.text.codec import TextCodec
 from brie_core.weights.gguf_model import ServedModel
 from brie_server.adapters.residency import Residency
@@ -113,6 +115,7 @@ def _wire(settings: Settings, base: ServedModel, database: Database, engine: Eng
         aliases=aliases,
         adapters=adapters,
         responses=ResponseStore(database),
+        workers=WorkerStore(database),
         residency=residency,
         generator=Generator(engine, codec, residency),
         embedder=Embedder(engine, residency),

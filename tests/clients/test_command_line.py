@@ -15,6 +15,7 @@ import pytest
 
 from brie_cli.output import show_table
 from brie_cli.supervisor import Supervisor
+from brie_client import Brie
 from brie_processes import BrieProcesses
 
 EXAMPLES = Path("clients/examples").resolve()
@@ -203,6 +204,17 @@ def test_the_doctor_looks_and_changes_nothing(tmp_path: Path) -> None:
     assert findings["torch"]["fine"]
     assert findings["device"]["value"] in {"cpu", "cuda", "mps"}
     assert not (tmp_path / "home").exists()
+
+
+def test_the_doctor_shows_who_works(brie: BrieProcesses) -> None:
+    looked = run(brie, sys.executable, "-m", "brie_cli", "doctor", "--json")
+    findings = {line["what"]: line for line in map(json.loads, looked.stdout.splitlines())}
+    with Brie(base_url=f"{brie.url}/v1") as client:
+        (worker,) = [each for each in client.workers.list() if each.status != "gone"]
+    assert findings["worker"]["value"].startswith(f"{worker.id} on cpu: ")
+    assert findings["API"]["value"].endswith("answers")
+    assert (worker.kinds, worker.waiting) == (["fine_tune", "export"], None)
+    assert worker.started_at <= worker.seen_at
 
 
 def test_serve_brings_up_both_brings_back_what_is_killed_and_ends_cleanly(tiny_model: Path, tmp_path: Path) -> None:

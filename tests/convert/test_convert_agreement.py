@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from brie_convert.architecture import read_architecture
 from brie_core.weights.base_model import BaseModel
+from brie_core.weights.gguf_adapter import write_gguf_adapter
+from brie_core.weights.lora import read_adapter
 from logits import Logits, adapt, divergence, llama_cpp_logits, load, torch_logits
 
 Checkpoint = Callable[[str], BaseModel]
@@ -46,12 +49,16 @@ def test_a_merged_adapter_answers_as_in_peft(
 
 
 @pytest.mark.parametrize("kind", list(_ADAPTERS))
-def test_a_merged_adapter_of_the_default_model_answers_as_in_peft(
+def test_an_adapter_of_the_default_model_answers_merged_and_at_run_time_as_in_peft(
     default_model: BaseModel, write_file: WriteFile, tmp_path: Path, kind: str
 ) -> None:
     adapted = adapt(default_model.folder, tmp_path / "adapter", _ADAPTERS[kind], spread=0.02)
-    file = write_file(default_model, "f16", tmp_path / "adapter")
-    _assert_agreement(torch_logits(adapted, _TOKENS), llama_cpp_logits(file, _TOKENS))
+    wanted = torch_logits(adapted, _TOKENS)
+    _assert_agreement(wanted, llama_cpp_logits(write_file(default_model, "f16", tmp_path / "adapter"), _TOKENS))
+    lora = read_adapter(tmp_path / "adapter", default_model.linear_modules)
+    write_gguf_adapter(tmp_path / "lora.gguf", lora, read_architecture(default_model.config))
+    over = write_file(default_model, "f16")
+    _assert_agreement(wanted, llama_cpp_logits(over, _TOKENS, tmp_path / "lora.gguf"))
 
 
 def test_q8_0_stays_close_to_the_model(checkpoint: Checkpoint, write_file: WriteFile) -> None:

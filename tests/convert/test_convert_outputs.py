@@ -43,7 +43,11 @@ _ADAPTERS: dict[str, dict[str, Any]] = {
 def _ignore(_message: str, _fraction: float) -> None: ...
 
 
-@pytest.mark.parametrize("case", [(name, kind) for name in ("llama", "qwen2") for kind in _ADAPTERS], ids="-".join)
+_OVER = [(name, kind) for name in ("llama", "qwen2") for kind in _ADAPTERS]
+_OVER += [(name, "patterns") for name in ("mistral", "qwen3", "gemma2", "gemma3")]
+
+
+@pytest.mark.parametrize("case", _OVER, ids="-".join)
 def test_a_gguf_adapter_answers_over_its_base_as_in_peft(
     checkpoint: Checkpoint, run_export: Export, write_file: WriteFile, tmp_path: Path, case: tuple[str, str]
 ) -> None:

@@ -75,6 +75,8 @@ _ROWS: list[tuple[dict[str, Any], str | None]] = [
     ({"prompt": _SAID[:1], "completion": "Knowledge."}, None),
     ({"prompt": _SAID[:1], "chosen": _SAID[1:], "rejected": [{"role": "assistant", "content": "No."}]}, None),
     ({"input": {"messages": _SAID[:1]}, "preferred_output": _SAID[1:], "non_preferred_output": _SAID[:1]}, None),
+    ({"conversations": [{"from": "human", "value": "What is virtue?"}, {"from": "gpt", "value": "Knowledge."}]}, None),
+    ({"prompt": _SAID[:1], "completion": "Knowledge.", "label": True}, None),
     ({"text": "As it is."}, "As it is."),
     ({"prompt": "Virtue is", "completion": " knowledge."}, "Virtue is knowledge."),
 ]
@@ -90,7 +92,19 @@ def test_a_row_of_each_form_is_rendered_as_it_was_trained(
 
 
 def test_rows_that_nothing_can_be_made_of_are_passed_over(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    lines = ["", "no JSON", "[]", "3", "{}", '{"messages": 7}', '{"messages": []}', '{"text": " "}', '{"text": "x"}']
+    lines = [
+        "",
+        "no JSON",
+        '{"prompt": "a", "completion": "b", "label": false}',
+        '{"conversations": 1}',
+        "[]",
+        "3",
+        "{}",
+        '{"messages": 7}',
+        '{"messages": []}',
+        '{"text": " "}',
+        '{"text": "x"}',
+    ]
     (tmp_path / "rows.jsonl").write_text("\n".join(lines))
     assert read_texts(tmp_path / "rows.jsonl", ("y", "x"), tokenizer) == ("y", "x")
 

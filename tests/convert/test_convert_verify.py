@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from brie_convert.probe_texts import probe_texts
-from brie_convert.verify import Verification, verify
+from brie_convert.verify import Verification, expected, verify
 from brie_convert.vocabulary import read_vocabulary
 from brie_core.errors import EngineFailure
 from brie_core.text.tokenizer import Tokenizer
@@ -24,7 +24,8 @@ SaveTokenizer = Callable[[Path, str], None]
 
 def _judge(file: Path, base: BaseModel) -> Verification:
     tokenizer = Tokenizer(base.folder)
-    return verify(file, tokenizer, read_vocabulary(base.folder, tokenizer, 704))
+    vocabulary = read_vocabulary(base.folder, tokenizer, 704)
+    return verify(file, tokenizer, vocabulary, expected(tokenizer, vocabulary))
 
 
 def test_the_default_model_reads_three_thousand_texts_alike(default_model: BaseModel, run_export: Export) -> None:

@@ -10,7 +10,9 @@ from sqlalchemy import inspect
 
 from brie_core.errors import BadConfiguration
 from brie_core.settings import Settings
-from brie_core.store.database import Database, metadata, open_database
+from brie_core.store.database import Database
+from brie_core.store.schema import open_database
+from brie_core.store.tables import metadata
 
 
 async def test_the_migration_makes_the_tables_that_the_code_declares(database: Database) -> None:
@@ -43,6 +45,8 @@ async def test_a_database_of_an_older_brie_keeps_its_rows(tmp_path: Path) -> Non
     await (await open_database(Settings(home=tmp_path))).aclose()
     with closing(sqlite3.connect(tmp_path / "brie.sqlite3")) as connection:
         connection.execute("DROP TABLE responses")
+        connection.execute("DROP TABLE workers")
+        connection.execute("ALTER TABLE jobs DROP COLUMN last_change")
         connection.execute("UPDATE alembic_version SET version_num = '0001'")
         connection.execute("INSERT INTO aliases VALUES ('kept', 'v', NULL, 1)")
         connection.commit()
@@ -62,6 +66,7 @@ async def test_a_database_of_a_newer_brie_is_refused(tmp_path: Path) -> None:
         await open_database(Settings(home=tmp_path))
 
 
+@pytest.mark.parametrize("database_url", [""])
 async def test_sqlite_keeps_what_was_committed(database: Database) -> None:
     async with database.read() as connection:
         assert (await connection.exec_driver_sql("PRAGMA journal_mode")).scalar_one() == "wal"

@@ -11,9 +11,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from brie_core.errors import InvalidRequest, LeaseLost
 from brie_core.settings import Settings
-from brie_core.store.database import open_database
 from brie_core.store.job_store import Change, JobStore
 from brie_core.store.jobs import MOVES, Job, JobKind, JobStatus, Lease, NewEvent, is_final
+from brie_core.store.schema import open_database
 from clocks import Clock
 
 KIND = JobKind.FINE_TUNE
@@ -130,10 +130,10 @@ def _reachable(status: JobStatus) -> set[JobStatus]:
     return found
 
 
-def test_no_order_of_things_makes_an_illegal_move(tmp_path: Path) -> None:
+def test_no_order_of_things_makes_an_illegal_move(database_url: str, tmp_path: Path) -> None:
     clock = Clock()
     with asyncio.Runner() as runner:
-        database = runner.run(open_database(Settings(home=tmp_path)))
+        database = runner.run(open_database(Settings(home=tmp_path, database_url=database_url)))
 
         class OfThisDatabase(Life):
             def __init__(self) -> None:

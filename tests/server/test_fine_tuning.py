@@ -1,7 +1,7 @@
 """Fine-tuning jobs over HTTP: methods, options, dry runs, and each option that cannot be, named."""
 
+import asyncio
 import json
-import sqlite3
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +11,10 @@ import openai
 import pytest
 from openai.types.fine_tuning import FineTuningJob
 
+from brie_core.settings import Settings
 from brie_core.store.adapters import AdapterStore
+from brie_core.store.aliases import AliasStore
+from brie_core.store.schema import open_database
 from brie_core.weights.base_model import BaseModel
 from brie_processes import BrieProcesses
 
@@ -77,13 +80,17 @@ def test_preferences_are_learnt_and_the_margin_rises(client: openai.OpenAI, tmp_
     assert answer.model == job.fine_tuned_model
 
 
-def test_ratings_are_learnt(client: openai.OpenAI, tmp_path: Path) -> None:
+def test_ratings_are_learnt(client: openai.OpenAI, brie: BrieProcesses, tmp_path: Path) -> None:
     method = {"type": "kto", "kto": {"hyperparameters": {"n_epochs": 8, "batch_size": 4, "beta": 0.5}}}
     file_id = upload(client, tmp_path, RATINGS)
     job = ended(client, create(client, file_id, seed=1, method=method, brie={"learning_rate": 0.01}))
     assert job.status == "succeeded", job.error
     losses = metrics(client, job, "train_loss")
     assert min(losses) < 0.45 < losses[0] == pytest.approx(0.5, abs=1e-3)
+    assert job.method is None  # OpenAI knows none of this name, and a client that validates could not read the job
+    assert details(job)["method"]["kto"]["hyperparameters"]["beta"] == 0.5
+    strict = brie.client(_strict_response_validation=True)
+    assert job.id in {each.id for each in strict.fine_tuning.jobs.list(limit=100)}
 
 
 def test_a_dry_run_tells_what_the_run_would_take_and_makes_nothing(client: openai.OpenAI, tmp_path: Path) -> None:
@@ -127,14 +134,18 @@ def test_a_job_that_waits_is_paused_and_resumed_and_no_other_is(client: openai.O
         client.fine_tuning.jobs.resume("ftjob-00000000000000")
 
 
+async def point(name: str, version: str, settings: Settings) -> None:
+    database = await open_database(settings)
+    await AliasStore(database).move(name, version, expected=None)
+    await database.aclose()
+
+
 def test_a_run_goes_on_from_no_adapter_of_another_base(
     client: openai.OpenAI, brie: BrieProcesses, tmp_path: Path, tiny_lora: Path, tiny_base: BaseModel
 ) -> None:
     other = replace(tiny_base, digest="f" * 64)
     version = AdapterStore(brie.home).publish(tiny_lora, other, {}).digest
-    with sqlite3.connect(brie.home / "brie.sqlite3") as database:
-        database.execute("INSERT INTO aliases (name, version, created_at) VALUES ('elsewhere', ?, 1)", (version,))
-    database.close()
+    asyncio.run(point("elsewhere", version, brie.settings))
     with pytest.raises(openai.BadRequestError) as refused:
         create(client, upload(client, tmp_path, CHATS), brie={"from_checkpoint": "elsewhere"})
     assert (refused.value.param, refused.value.code) == ("brie.from_checkpoint", "adapter_base_mismatch")

@@ -13,6 +13,7 @@ from brie_core.store.database import Database
 from brie_core.store.files import FileStore
 from brie_core.store.job_store import JobStore
 from brie_core.store.jobs import Job, JobKind, JobStatus, is_final
+from brie_core.store.workers import WorkerStore
 from brie_core.weights.base_model import BaseModel
 from brie_trainer.export import ExportKind, training_rows
 from brie_trainer.fine_tune import FineTuneKind
@@ -28,7 +29,7 @@ def jobs(database: Database) -> JobStore:
 def worker(database: Database, jobs: JobStore, tiny_base: BaseModel, tmp_path: Path) -> Worker:
     settings, files, adapters = Settings(home=tmp_path), FileStore(database, tmp_path), AdapterStore(tmp_path)
     fine_tune = FineTuneKind(settings, tiny_base, files, adapters)
-    return Worker(settings, jobs, fine_tune, ExportKind(settings, tiny_base, adapters))
+    return Worker(settings, jobs, fine_tune, ExportKind(settings, tiny_base, adapters), WorkerStore(database))
 
 
 async def export_of(jobs: JobStore, base: BaseModel, version: str | None, digest: str | None = None) -> Job:

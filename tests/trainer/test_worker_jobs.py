@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -10,19 +11,24 @@ from typing import Any
 import psutil
 import pytest
 
-from brie_core.errors import NotFound
+from brie_core.errors import DatabaseUnavailable, NotFound
 from brie_core.settings import Settings
 from brie_core.store.adapters import AdapterStore
 from brie_core.store.database import Database
 from brie_core.store.files import FileStore
 from brie_core.store.job_store import JobStore
 from brie_core.store.jobs import Job, JobKind, JobStatus, Lease
+from brie_core.store.schema import open_database
+from brie_core.store.workers import WorkerStore
 from brie_core.weights.base_model import BaseModel
 from brie_trainer import worker as worker_module
+from brie_trainer.device_lock import DeviceLock
 from brie_trainer.export import ExportKind
 from brie_trainer.fine_tune import FineTuneKind
 from brie_trainer.worker import Worker
+from postgres_cluster import PostgresCluster
 from scripted_training import write_script
+from tcp_proxy import Wire
 from trainer_jobs import spec_of
 
 Moves = list[tuple[Any, ...]]
@@ -44,13 +50,15 @@ class Scripted(FineTuneKind):
 class Place:
     """A working worker and its stores."""
 
-    def __init__(self, database: Database, base: BaseModel, adapter: Path, home: Path) -> None:
-        settings, files = Settings(home=home), FileStore(database, home)
+    def __init__(self, database: Database, base: BaseModel, adapter: Path, home: Path, device: str = "auto") -> None:
+        settings, files = Settings(home=home, device=device), FileStore(database, home)
         self.home = home
         self.jobs, self.adapters = JobStore(database), AdapterStore(home)
         self.kind = Scripted(settings, base, files, self.adapters)
         self.kind.adapter = adapter
-        self.worker = Worker(settings, self.jobs, self.kind, ExportKind(settings, base, self.adapters))
+        self.settings, self.export = settings, ExportKind(settings, base, self.adapters)
+        self.workers = WorkerStore(database)
+        self.worker = Worker(settings, self.jobs, self.kind, self.export, self.workers)
 
     async def job(self, *scripts: Moves) -> Job:
         self.kind.scripts = list(scripts)
@@ -103,7 +111,7 @@ async def test_three_crashes_without_a_new_checkpoint_fail_it(place: Place) -> N
 
 async def test_a_paused_job_has_stopped_and_goes_on_when_it_is_resumed(place: Place) -> None:
     job = await place.job([("checkpoint", 1), ("wait", 1)], [("result", 1)])
-    await place.until(job, is_(JobStatus.RUNNING))
+    await place.until(job, lambda job: "best_step" in job.result)  # by now its process heeds signals
     await place.jobs.pause(job.id, FINE_TUNE)
     job = await place.until(job, is_(JobStatus.PAUSED))
     assert (await place.told(job))[-2:] == ["Stopped behind step 1", "The job is paused"]
@@ -187,3 +195,88 @@ async def test_a_job_deleted_before_the_worker_has_let_go_of_it_does_not_end_the
         await place.until(gone, lambda _: False)
     assert (await place.until(await place.job([("checkpoint", 1), ("result", 1)]), ENDED)).status is JobStatus.SUCCEEDED
     assert not (place.home / "jobs" / gone.id).exists()
+
+
+async def test_a_worker_whose_device_is_in_use_says_so_and_takes_no_job(
+    database: Database, tiny_base: BaseModel, tiny_lora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=":")
+    place = Place(database, tiny_base, tiny_lora, tmp_path, device="cuda:1")
+    used = DeviceLock(tmp_path, socket.gethostname()[:64], "cuda:1")
+    assert used.take()
+    working = asyncio.create_task(place.worker.run())
+    try:
+        job = await place.job([("checkpoint", 1), ("result", 1)])
+        async with asyncio.timeout(20):
+            while not any(seen.worker.waits_for for seen in await place.workers.list()):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        assert (await place.jobs.get(job.id)).status is JobStatus.QUEUED
+        used.give_back()
+        assert (await place.until(job, ENDED)).status is JobStatus.SUCCEEDED
+        assert [(seen.worker.device, seen.worker.waits_for) for seen in await place.workers.list()] == [
+            ("cuda:1", None)
+        ]
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+    assert await place.workers.list() == []
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deadlines and leases as short as a test: what they are to each other stays."""
+    monkeypatch.setattr("brie_core.store.database.COMMAND_SECONDS", 1.0)
+    monkeypatch.setattr(worker_module, "LEASE_SECONDS", 3.0)
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("how", ["restarted", "cut", "silent"])
+async def test_training_goes_on_while_the_database_is_away_and_nobody_takes_it_over(  # noqa: PLR0917
+    how: str,
+    postgres: PostgresCluster,
+    tiny_base: BaseModel,
+    tiny_lora: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=":")
+    wire = Wire(postgres.port)
+    url = postgres.url(postgres.new_database("brie_1"), wire.port)
+    settings = Settings(home=tmp_path, database_url=url)
+    databases = [await open_database(settings) for _ in range(2)]
+    place, other = (Place(database, tiny_base, tiny_lora, tmp_path) for database in databases)
+    working = [asyncio.create_task(each.worker.run()) for each in (place, other)]
+    other.kind.scripts = [[("checkpoint", 1), ("rest", 8), ("checkpoint", 2), ("result", 2)]]
+    try:
+        job = await place.job(*other.kind.scripts)
+        await place.until(job, lambda job: "best_step" in job.result)
+        if how == "restarted":
+            postgres.stop()
+        else:
+            wire.be("cut" if how == "cut" else "silent")
+        await asyncio.sleep(5)  # longer than the lease
+        postgres.start() if how == "restarted" else wire.be("through")
+        job = await place.until(await _when_back(place, job), ENDED)
+        assert (job.status, job.attempt) == (JobStatus.SUCCEEDED, 1), (job.error, await place.told(job))
+        told = await place.told(job)
+        assert [message for message in told if "Checkpoint created" in message] == [
+            "Checkpoint created at step 1",
+            "Checkpoint created at step 2",
+        ]
+        assert [event.seq for event in await place.jobs.events_since(job.id, 0, limit=99)] == [*range(1, len(told) + 1)]
+    finally:
+        for task in working:
+            task.cancel()
+        await asyncio.gather(*working, return_exceptions=True)
+        for database in databases:
+            await database.aclose()
+        wire.close()
+
+
+async def _when_back(place: Place, job: Job) -> Job:
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return await place.jobs.get(job.id)
+            except DatabaseUnavailable:
+                await asyncio.sleep(0.1)

@@ -7,11 +7,12 @@ import time
 
 from brie_core.durable import sweep
 from brie_core.settings import Settings
-from brie_core.start import start_service
+from brie_core.start import start_service, told_in_one_line
 from brie_core.store.adapters import AdapterStore
-from brie_core.store.database import open_database
 from brie_core.store.files import FileStore
 from brie_core.store.job_store import JobStore
+from brie_core.store.schema import open_database
+from brie_core.store.workers import WorkerStore
 from brie_core.weights.base_model import BaseModel
 from brie_core.weights.resolve import resolve_base_model
 from brie_trainer.export import ExportKind
@@ -24,7 +25,8 @@ _DAY = 24 * 3600
 def main() -> None:
     """Work until told to stop; a setting or model that cannot be used ends the process with one line and status 2."""
     settings, base = start_service(resolve_base_model)
-    asyncio.run(_work(settings, base))
+    with told_in_one_line():
+        asyncio.run(_work(settings, base))
 
 
 async def _work(settings: Settings, base: BaseModel) -> None:
@@ -32,7 +34,8 @@ async def _work(settings: Settings, base: BaseModel) -> None:
     database = await open_database(settings)
     files, adapters = FileStore(database, settings.home), AdapterStore(settings.home)
     fine_tune = FineTuneKind(settings, base, files, adapters)
-    worker = Worker(settings, JobStore(database), fine_tune, ExportKind(settings, base, adapters))
+    export = ExportKind(settings, base, adapters)
+    worker = Worker(settings, JobStore(database), fine_tune, export, WorkerStore(database))
     working = asyncio.create_task(worker.run())
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, working.cancel)

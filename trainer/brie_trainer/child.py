@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,8 +20,11 @@ class Child:
         self._process = process
 
     @classmethod
-    async def start(cls, module: str, folder: Path) -> "Child":
-        """Run `python -m module folder`; the child's stdin is the pipe by which it notices our end."""
+    async def start(cls, module: str, folder: Path, handles: Sequence[int] = ()) -> "Child":
+        """Run `python -m module folder`; the child's stdin is the pipe by which it notices our end.
+
+        It inherits the open files `handles`.
+        """
         with (folder / "log.txt").open("ab") as log:  # opening a local file
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -31,6 +35,7 @@ class Child:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                pass_fds=tuple(handles),
                 env=environment_for_child(os.environ),
             )
         return cls(process)

@@ -90,7 +90,7 @@ class FineTuneKind:
             "job_id": job.id,
             "base": {"id": self._base.id, "folder": str(self._base.folder), "digest": self._base.digest},
             "spec": dict(job.spec),
-            "device": self._settings.device,
+            "device": self._settings.device_type,
             "dtype": self._settings.dtype,
             "earlier": [str(path) for path in earlier],
             "from_adapter": self._from_adapter(job),

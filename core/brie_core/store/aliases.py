@@ -8,7 +8,11 @@ from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from brie_core.errors import Conflict, NotFound
-from brie_core.store.database import Database, aliases
+from brie_core.store.database import Database, exclusive
+from brie_core.store.tables import aliases
+
+_SUBJECT = "aliases"
+"""All names are moved one after the other: whether a version has lost its last one is a question about all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +55,7 @@ class AliasStore:
         `check` runs inside the transaction and may refuse by raising: whether the version is there, say.
         """
         async with self._database.write() as connection:
+            await exclusive(connection, _SUBJECT)
             current = await _find(connection, name)
             if (current.version if current else None) != expected:
                 stands = f"points at {current.version}" if current else "does not exist"
@@ -69,6 +74,7 @@ class AliasStore:
     async def delete(self, name: str) -> str | None:
         """Remove `name`; returns its version if that was its last name. Raises NotFound."""
         async with self._database.write() as connection:
+            await exclusive(connection, _SUBJECT)
             current = await _find(connection, name)
             if current is None:
                 raise no_such_model(name)
@@ -78,7 +84,8 @@ class AliasStore:
 
 
 async def point_alias(connection: AsyncConnection, name: str, version: str, job_id: str | None, now: int) -> None:
-    """Create or move an alias inside the caller's transaction."""
+    """Create or move an alias inside the caller's transaction, which locks its job first, if it is of one."""
+    await exclusive(connection, _SUBJECT)
     values = {"version": version, "job_id": job_id, "created_at": now}
     moved = await connection.execute(update(aliases).where(aliases.c.name == name).values(values))
     if moved.rowcount == 0:

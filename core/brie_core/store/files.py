@@ -5,7 +5,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from sqlalchemy import Row, delete, insert, select
 from brie_core.durable import staging_folder, sync_folder
 from brie_core.errors import InsufficientStorage, NotFound
 from brie_core.identifiers import new_id
-from brie_core.store.database import Database, files
+from brie_core.store.database import Database
+from brie_core.store.tables import files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,9 +65,20 @@ class FileStore:
             sync_folder(self._folder)
         row = {"id": file_id, "filename": filename, "purpose": purpose, "bytes": size, "sha256": digest}
         row |= {"created_at": now, "expires_at": None if lifetime is None else now + lifetime}
-        async with self._database.write() as connection:
-            await connection.execute(insert(files).values(row))
-        return await self.get(file_id)
+        await self._insert(row)
+        return self._stored(row)
+
+    async def _insert(self, row: Mapping[str, Any]) -> None:
+        """A row that was surely not written takes its bytes with it; if the commit itself broke, they stay."""
+        written = False
+        try:
+            async with self._database.write() as connection:
+                await connection.execute(insert(files).values(row))
+                written = True
+        except BaseException:
+            if not written:
+                (self._folder / row["id"]).unlink(missing_ok=True)
+            raise
 
     async def get(self, file_id: str) -> StoredFile:
         """One file; raises NotFound, also once it has expired."""
@@ -74,7 +86,7 @@ class FileStore:
             row = (await connection.execute(select(files).where(files.c.id == file_id))).one_or_none()
         if row is None or self._expired(row):
             raise _no_such_file(file_id)
-        return self._stored(row)
+        return self._stored(row._mapping)
 
     async def list(
         self, *, limit: int, after: str | None = None, purpose: str | None = None, newest_first: bool = True
@@ -87,7 +99,7 @@ class FileStore:
             query = query.where(files.c.purpose == purpose)
         async with self._database.read() as connection:
             rows = (await connection.execute(query)).all()
-        return [self._stored(row) for row in rows if not self._expired(row)][:limit]
+        return [self._stored(row._mapping) for row in rows if not self._expired(row)][:limit]
 
     async def delete(self, file_id: str) -> None:
         """Remove a file; raises NotFound. Jobs that use it have their own link to the bytes."""
@@ -115,8 +127,8 @@ class FileStore:
     def _expired(self, row: Row[Any]) -> bool:
         return row.expires_at is not None and row.expires_at <= self._clock()
 
-    def _stored(self, row: Row[Any]) -> StoredFile:
-        return StoredFile(**row._mapping, path=self._folder / row.id)
+    def _stored(self, row: Mapping[Any, Any]) -> StoredFile:
+        return StoredFile(**row, path=self._folder / row["id"])
 
 
 _FLOOR = 64 * 2**20

@@ -18,7 +18,7 @@ from brie_core.errors import InvalidRequest, NotFound
 from brie_core.store.jobs import Job
 
 _FILE = "job.json"
-_ID = re.compile(r"[a-z]+-[A-Za-z0-9]{8,64}")
+_ID = re.compile(r"[a-z]+-[A-Za-z0-9]{8,48}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,8 @@ from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from brie_core.errors import InvalidRequest
-from brie_core.store.database import jobs
 from brie_core.store.jobs import JobKind
+from brie_core.store.tables import jobs
 
 KEY_SECONDS = 24 * 3600
 """How long a key stands for the job that it made."""

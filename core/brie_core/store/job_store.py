@@ -4,9 +4,10 @@ A worker's every write names the lease token it was given at its claim; a claim,
 count the token up, so whoever lost the job breaks on the fence and can write nothing.
 """
 
+import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import Row, Select, delete, func, insert, or_, select, update
@@ -15,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from brie_core.errors import Conflict, InvalidRequest, LeaseLost, NotFound
 from brie_core.identifiers import new_id
 from brie_core.store.aliases import point_alias
-from brie_core.store.database import Database, checkpoints, events, jobs
+from brie_core.store.database import Database, exclusive
 from brie_core.store.job_requests import JobRequest, row_made_by
 from brie_core.store.jobs import (
     ID_PREFIXES,
@@ -30,6 +31,7 @@ from brie_core.store.jobs import (
     may_move,
     paused_from,
 )
+from brie_core.store.tables import checkpoints, events, jobs
 
 Clock = Callable[[], float]
 _VALIDATING = JobStatus.VALIDATING_FILES
@@ -59,6 +61,8 @@ class Change:
     error: Mapping[str, Any] | None = None
     attempt: int | None = None
     events_offset: int | None = None
+    id: str = field(default_factory=lambda: secrets.token_hex(16))
+    """By which a change that may have been made already is known again."""
 
     def at(self, events_offset: int) -> "Change":
         """The same change, with the place in the child's events up to which it goes."""
@@ -68,9 +72,11 @@ class Change:
 class JobStore:
     """The jobs of one database."""
 
-    def __init__(self, database: Database, clock: Clock = time.time) -> None:
+    def __init__(self, database: Database, clock: Clock | None = None) -> None:
         self._database = database
-        self._clock = clock
+        self._clock = clock or time.time
+        self._now = clock or database.now
+        """What leases are held to: hosts that share a database need not agree on the time."""
 
     async def create(
         self,
@@ -86,6 +92,8 @@ class JobStore:
         row = {"id": job_id, "kind": kind, "status": status, "spec": {**spec, **asked}, "result": {}, "attempt": 0}
         row |= {"created_at": int(self._clock()), "events_offset": 0, "lease_token": 0, "lease_expires_at": 0.0}
         async with self._database.write() as connection:
+            if request:
+                await exclusive(connection, f"requests of {kind}")
             if request and (made := await row_made_by(connection, kind, request, self._clock())) is not None:
                 return _job(made)
             await connection.execute(insert(jobs).values(row))
@@ -172,6 +180,7 @@ class JobStore:
         row: dict[str, Any] = {"id": job_id, "kind": kind, "status": JobStatus.PAUSED, "spec": dict(spec)}
         row |= {"result": {}, "attempt": attempt, "created_at": created_at, "events_offset": 0}
         async with self._database.write() as connection:
+            await exclusive(connection, f"job {job_id}")
             if (await connection.execute(select(jobs.c.id).where(jobs.c.id == job_id))).first() is not None:
                 raise Conflict(f"Job {job_id} is here already.", code="job_exists")
             await connection.execute(insert(jobs).values(row | {"lease_token": 0, "lease_expires_at": 0.0}))
@@ -179,12 +188,16 @@ class JobStore:
             return await _require(connection, job_id)
 
     async def claim(
-        self, owner: str, kind: JobKind, statuses: Iterable[JobStatus], ttl: float
+        self, owner: str, kind: JobKind, statuses: Iterable[JobStatus], ttl: float, *, takes_over: bool = True
     ) -> tuple[Lease, Job] | None:
-        """Take the oldest free job of `kind` in one of `statuses`, for `ttl` seconds; one UPDATE decides."""
-        now = self._clock()
+        """Take the oldest free job of `kind` in one of `statuses`, for `ttl` seconds; one UPDATE decides.
+
+        Free is what nobody holds and, if `takes_over`, what is held by a lease that ran out.
+        """
+        now = self._now()
         wanted = [status for status in statuses if not is_final(status)]
-        free = or_(jobs.c.lease_owner.is_(None), jobs.c.lease_expires_at < now)
+        unheld = jobs.c.lease_owner.is_(None)
+        free = or_(unheld, jobs.c.lease_expires_at < now) if takes_over else unheld
         oldest = select(jobs.c.id).where(jobs.c.kind == kind, jobs.c.status.in_(wanted), free)
         first = oldest.order_by(jobs.c.id).limit(1).with_for_update(skip_locked=True).scalar_subquery()
         values = {"lease_owner": owner, "lease_expires_at": now + ttl, "lease_token": jobs.c.lease_token + 1}
@@ -196,7 +209,7 @@ class JobStore:
     async def renew(self, lease: Lease, ttl: float) -> JobStatus:
         """Hold the job for `ttl` seconds more; returns its status, which others change. Raises LeaseLost."""
         async with self._database.write() as connection:
-            values = {"lease_expires_at": self._clock() + ttl}
+            values = {"lease_expires_at": self._now() + ttl}
             renewed = update(jobs).where(*_fence(lease)).values(values).returning(jobs.c.status)
             status = (await connection.execute(renewed)).scalar_one_or_none()
         if status is None:
@@ -210,17 +223,19 @@ class JobStore:
             await connection.execute(update(jobs).where(*_fence(lease)).values(values))
 
     async def write(self, lease: Lease, change: Change) -> Job:
-        """Write everything in `change` or, when the lease is lost, nothing; raises LeaseLost."""
+        """Write everything in `change` or, when the lease is lost, nothing; raises LeaseLost.
+
+        After DatabaseUnavailable the very same change may be written again: it is made once.
+        """
         async with self._database.write() as connection:
-            unfinished = jobs.c.status.not_in([status for status in JobStatus if is_final(status)])
-            locked = select(jobs).where(*_fence(lease), unfinished).with_for_update()
-            row = (await connection.execute(locked)).one_or_none()
-            if row is None:
+            row = (await connection.execute(select(jobs).where(*_fence(lease)).with_for_update())).one_or_none()
+            if row is not None and row.last_change == change.id:
+                return _job(row)
+            if row is None or is_final(JobStatus(row.status)):
                 raise _lost(lease)
             job = _job(row)
-            values = self._changed_columns(job, change)
-            if values:
-                await connection.execute(update(jobs).where(jobs.c.id == job.id).values(values))
+            values = self._changed_columns(job, change) | {"last_change": change.id}
+            await connection.execute(update(jobs).where(jobs.c.id == job.id).values(values))
             await self._insert_checkpoints(connection, job.id, change.checkpoints)
             for name, version in (change.aliases or {}).items():
                 await point_alias(connection, name, version, job.id, int(self._clock()))
@@ -250,7 +265,7 @@ class JobStore:
 
     async def in_hand(self, kind: JobKind) -> frozenset[str]:
         """Ids of the jobs that a worker holds."""
-        held = (jobs.c.lease_owner.is_not(None), jobs.c.lease_expires_at >= self._clock())
+        held = (jobs.c.lease_owner.is_not(None), jobs.c.lease_expires_at >= self._now())
         async with self._database.read() as connection:
             found = await connection.execute(select(jobs.c.id).where(jobs.c.kind == kind, *held))
             return frozenset(found.scalars())
@@ -267,7 +282,8 @@ class JobStore:
             return [Checkpoint(**row._mapping) for row in (await connection.execute(query)).all()]
 
     async def _of_kind(self, connection: AsyncConnection, job_id: str, kind: JobKind) -> Job:
-        job = await _require(connection, job_id)
+        """To be changed: nobody else changes it before this transaction's end."""
+        job = await _require(connection, job_id, for_update=True)
         if job.kind is not kind:
             raise _no_such_job(job_id)
         return job
@@ -324,8 +340,9 @@ def _last_seq(job_id: str) -> Select[tuple[int]]:
     return select(func.coalesce(func.max(events.c.seq), 0)).where(events.c.job_id == job_id)
 
 
-async def _require(connection: AsyncConnection, job_id: str) -> Job:
-    row = (await connection.execute(select(jobs).where(jobs.c.id == job_id))).one_or_none()
+async def _require(connection: AsyncConnection, job_id: str, *, for_update: bool = False) -> Job:
+    found = select(jobs).where(jobs.c.id == job_id)
+    row = (await connection.execute(found.with_for_update() if for_update else found)).one_or_none()
     if row is None:
         raise _no_such_job(job_id)
     return _job(row)

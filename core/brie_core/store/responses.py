@@ -16,7 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from brie_core.errors import NotFound
 from brie_core.identifiers import new_id
-from brie_core.store.database import Database, responses
+from brie_core.store.database import Database, exclusive
+from brie_core.store.tables import responses
 
 LIFETIME_S = 30 * 24 * 3600
 """As long as OpenAI keeps them."""
@@ -66,6 +67,7 @@ class ResponseStore:
         size = sum(map(len, texts))
         row = {"id": response["id"], "created_at": int(self._clock()), "bytes": size}
         async with self._database.write() as connection:
+            await exclusive(connection, "responses")
             await self._make_room(connection, size)
             await connection.execute(insert(responses).values(row | {"response": texts[0], "context": texts[1]}))
 
@@ -99,7 +101,7 @@ class ResponseStore:
             raise no_such_response(response_id)
 
     async def _make_room(self, connection: AsyncConnection, size: int) -> None:
-        too_old = responses.c.created_at <= self._clock() - LIFETIME_S
+        too_old = responses.c.created_at <= int(self._clock() - LIFETIME_S)
         await connection.execute(delete(responses).where(too_old))
         totals = select(func.count(), func.coalesce(func.sum(responses.c.bytes), 0)).select_from(responses)
         number, total = (await connection.execute(totals)).one()

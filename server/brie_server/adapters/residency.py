@@ -14,6 +14,7 @@ from brie_core.errors import InvalidRequest
 from brie_core.store.adapters import AdapterStore, AdapterVersion
 from brie_core.store.aliases import AliasStore
 from brie_core.weights.lora import Adaptable
+from brie_server.adapters.names import Names
 from brie_server.adapters.residency_policy import Resident, evictions
 from brie_server.engine.base import Engine
 
@@ -40,7 +41,7 @@ class Residency:
     ) -> None:
         self._engine = engine
         self._base = base
-        self._aliases = aliases
+        self._names = Names(aliases)
         self._store = store
         self._budget = budget
         self._sizes: dict[str, int] = {}
@@ -69,7 +70,7 @@ class Residency:
         """Hold what `model` points at now, loaded; raises NotFound for an unknown name, never the base instead."""
         if model == self._base.id:
             return Stay(None, lambda: None)
-        version = await self._version_of(model)
+        version = await self._names.version_of(model)
         if model in self._pins:
             self._pins[model] = version
         return await self._hold(version)
@@ -93,7 +94,7 @@ class Residency:
     async def check(self, model: str) -> None:
         """Raises NotFound for a name that nothing answers to."""
         if model != self._base.id:
-            await self._version_of(model)
+            await self._names.version_of(model)
 
     async def pin(self, name: str, version: str) -> None:
         """Load `version`, and keep whatever `name` points at loaded from here on.
@@ -111,10 +112,6 @@ class Residency:
         """Let the name's adapter be dropped when the budget needs it; one that is not pinned is no error."""
         self._pins.pop(name, None)
         self._drop_excess()
-
-    async def _version_of(self, name: str) -> str:
-        """Looked up to the end even if the request is given up: a query that is cut off costs its connection."""
-        return (await asyncio.shield(self._aliases.get(name))).version
 
     def _check_pins(self, pins: Mapping[str, str]) -> None:
         if sum(self._sizes.get(version, 0) for version in set(pins.values())) > self._budget:

@@ -42,10 +42,10 @@ _ERRORS = {
     415: "The body is not of the content type that is read here.",
     416: "The file ends before the range begins.",
     429: "The queue is full: come back after the seconds in Retry-After.",
-    503: "Not ready: come back after the seconds in Retry-After.",
+    503: "Not ready, or the database is away: come back after the seconds in Retry-After.",
     507: "The disk is nearly full; nothing was written.",
 }
-_OF_ANSWERS = frozenset({404, 429, 503})
+_OF_ANSWERS = frozenset({404, 429})
 _OF_ONE = {
     "createChatCompletion": _OF_ANSWERS,
     "createCompletion": _OF_ANSWERS,
@@ -70,6 +70,7 @@ _OF_ONE = {
     "downloadExportFile": {412, 416},
 }
 """Besides those that follow from what an operation takes."""
+_WITHOUT_DATABASE = frozenset({"live", "ready", "health"})
 
 
 class DocumentConfig(OpenAPIConfig):
@@ -120,6 +121,8 @@ def _complete(operation: dict[str, Any], *, is_of_one: bool) -> None:
 def _statuses(operation: dict[str, Any], *, is_of_one: bool) -> Iterator[int]:
     """The errors that may be met: those of what is taken, and those of this operation alone."""
     yield from (401, 403)
+    if operation["operationId"] not in _WITHOUT_DATABASE:
+        yield 503
     yield from _OF_ONE.get(operation["operationId"], ())
     if is_of_one:
         yield 404

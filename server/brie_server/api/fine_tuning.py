@@ -102,8 +102,8 @@ async def _shown(found: Sequence[Job], services: Services) -> list[FineTuningJob
     if all(is_final(job.status) for job in found):
         return [shown_job(job) for job in found]
     active = [job for job in await services.jobs.list_active() if job.kind is JobKind.FINE_TUNE]
-    held = await services.jobs.in_hand(JobKind.FINE_TUNE)
-    return [shown_job(job, why_waiting(job, active, held, time.time())) for job in found]
+    held, workers = await services.jobs.in_hand(JobKind.FINE_TUNE), await services.workers.list()
+    return [shown_job(job, why_waiting(job, active, held, workers, time.time())) for job in found]
 
 
 def _digest(data: CreateJob) -> str:
@@ -119,7 +119,8 @@ async def _check(data: CreateJob, services: Services) -> None:
             param="model",
             code="model_not_found",
         )
-    _check_options(data, services)
+    _check_options(data)
+    await _check_quantization(data, services)
     if data.suffix is not None:
         check_free_name(data.suffix, services, param="suffix")
     for param in ("training_file", "validation_file"):
@@ -170,7 +171,7 @@ async def _adopt(job_id: str, services: Services) -> None:
     await services.jobs.adopt(job_id, JobKind.FINE_TUNE, spec, found.created_at, found.attempts)
 
 
-def _check_options(data: CreateJob, services: Services) -> None:
+def _check_options(data: CreateJob) -> None:
     for name in _SHAPE if data.brie.from_checkpoint else ():
         if getattr(data.brie, name) is not None:
             raise InvalidRequest(
@@ -181,7 +182,13 @@ def _check_options(data: CreateJob, services: Services) -> None:
             "Sequences stand end to end here and are never padded, so there is nothing to pack: leave packing out.",
             param="brie.packing",
         )
-    if data.brie.quantization and services.settings.device not in {"auto", "cuda"}:
+
+
+async def _check_quantization(data: CreateJob, services: Services) -> None:
+    """Some worker, on whatever host, or this server's own device must be able to."""
+    if not data.brie.quantization or services.settings.device_type in {"auto", "cuda"}:
+        return
+    if not any(seen.is_alive and seen.worker.device.startswith("cuda") for seen in await services.workers.list()):
         raise InvalidRequest(
             f"A base of {data.brie.quantization} needs an NVIDIA GPU, and this trains on {services.settings.device}.",
             param="brie.quantization",

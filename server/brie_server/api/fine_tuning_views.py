@@ -23,6 +23,8 @@ def shown_job(job: Job, waiting: str | None = None) -> FineTuningJob:
     spec, result = job.spec, job.result
     given = {**spec["hyperparameters"], **result.get("hyperparameters", {})}
     chosen = {name: value for name, value in given.items() if value is not None}
+    method = _method(spec.get("method", "supervised"), chosen)
+    is_ours = method.type == "kto"
     return FineTuningJob(
         id=job.id,
         created_at=job.created_at,
@@ -38,10 +40,10 @@ def shown_job(job: Job, waiting: str | None = None) -> FineTuningJob:
         error=None if job.error is None else JobError(**job.error),
         seed=spec["seed"],
         hyperparameters=JobHyperparameters(**_without_beta(chosen)),
-        method=_method(spec.get("method", "supervised"), chosen),
+        method=None if is_ours else method,
         integrations=spec.get("integrations", []),
         metadata=spec["metadata"],
-        brie=_details(job, waiting),
+        brie=_details(job, waiting, method if is_ours else None),
     )
 
 
@@ -57,11 +59,11 @@ def _without_beta(chosen: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in chosen.items() if name != "beta"}
 
 
-def _details(job: Job, waiting: str | None) -> JobDetails:
+def _details(job: Job, waiting: str | None, method: JobMethod | None) -> JobDetails:
     asked = {name: value for name, value in job.spec["brie"].items() if value not in (None, False, [])}
     names = ("chosen", "estimate", "data", "best_step")
     known = {name: job.result.get(name) for name in names}
-    return JobDetails(options=asked, attempts=job.attempt, waiting=waiting, **known)
+    return JobDetails(options=asked, method=method, attempts=job.attempt, waiting=waiting, **known)
 
 
 def shown_event(event: Event) -> JobEvent:
@@ -82,6 +84,6 @@ def shown_checkpoint(checkpoint: Checkpoint) -> JobCheckpoint:
         created_at=checkpoint.created_at,
         fine_tuned_model_checkpoint=checkpoint.model,
         fine_tuning_job_id=checkpoint.job_id,
-        metrics=dict(checkpoint.metrics),
+        metrics={name: value for name, value in checkpoint.metrics.items() if value is not None},
         step_number=checkpoint.step,
     )

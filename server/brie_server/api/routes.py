@@ -14,6 +14,7 @@ from brie_server.api import (
     models,
     responses,
     tokens,
+    workers,
 )
 
 V1 = [
@@ -56,6 +57,7 @@ V1 = [
     exports.list_export_events,
     exports.download_export,
     exports.download_export_file,
+    workers.list_workers,
 ]
 
 

@@ -12,6 +12,7 @@ from brie_core.store.aliases import AliasStore
 from brie_core.store.files import FileStore
 from brie_core.store.job_store import JobStore
 from brie_core.store.responses import ResponseStore
+from brie_core.store.workers import WorkerStore
 from brie_core.weights.base_model import BaseModel
 from brie_core.weights.gguf_model import ServedModel
 from brie_server.adapters.residency import Residency
@@ -33,6 +34,7 @@ class Services:
     aliases: AliasStore
     adapters: AdapterStore
     responses: ResponseStore
+    workers: WorkerStore
     residency: Residency
     generator: Generator
     embedder: Embedder

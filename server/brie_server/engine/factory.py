@@ -33,7 +33,7 @@ def _torch_engine(settings: Settings, base: BaseModel) -> Engine:
     from brie_server.engine.torch.device import choose_device, choose_dtype, limits_for
     from brie_server.engine.torch.engine import TorchEngine
 
-    device = choose_device(settings.device)
+    device = choose_device(settings.device_type)
     return TorchEngine(base, device, choose_dtype(settings.dtype, device), limits_for(device))
 
 
@@ -42,7 +42,7 @@ def _llamacpp_engine(settings: Settings, base: GgufModel) -> Engine:
     from brie_server.engine.llamacpp.engine import LlamaCppEngine, Options
     from brie_server.engine.llamacpp.scheduler import Limits
 
-    options = Options(device=settings.device, dtype=settings.dtype, tmp=settings.home / "tmp")
+    options = Options(device=settings.device_type, dtype=settings.dtype, tmp=settings.home / "tmp")
     return LlamaCppEngine(base, options, Limits())
 
 

@@ -58,6 +58,8 @@ class JobDetails(Wire):
     estimate: dict[str, Any] | None
     data: dict[str, Any] | None
     best_step: int | None
+    method: JobMethod | None
+    """Where it is none of OpenAI's."""
     attempts: int
     waiting: str | None
     """Why it does not go on."""
@@ -89,10 +91,19 @@ class FineTuningJob(Resource):
     error: JobError | None
     seed: int
     hyperparameters: JobHyperparameters
-    method: JobMethod
+    method: JobMethod | None
+    """Left out where it is none of OpenAI's: a client that validates strictly could not read the job, nor any list with
+    it; `brie.method` then has it."""
     integrations: list[Any]
     metadata: dict[str, str] | None
     brie: JobDetails
+
+    @model_serializer(mode="wrap")
+    def _without_a_method_of_ours(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = write(self)
+        return (
+            written if self.method is not None else {name: value for name, value in written.items() if name != "method"}
+        )
 
 
 class JobEvent(Resource):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from brie_server.engine.torch.compiled import build
+from brie_server.engine.torch.compiled import ahead, build
 from brie_server.engine.torch.compiled import rows as compiled
 from brie_server.engine.torch.scheduler import Limits, Scheduler
 from server.engine.asking import drive, make_runner, prompt
@@ -22,10 +22,12 @@ pytestmark = pytest.mark.skipif(not COMPILER, reason="no compiler here")
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A small source in place of the real one, with a folder of its own."""
+    build.load_rows()  # the real one is remembered from here on
     path = tmp_path / "package" / "rows.cpp"
     path.parent.mkdir()
     path.write_text('extern "C" int one() { return 1; }')
-    monkeypatch.setattr(build, "_SOURCE", path)
+    monkeypatch.setattr(build, "SOURCE", path)
+    monkeypatch.setattr(ahead, "SOURCE", path)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
     return path
@@ -68,6 +70,34 @@ def test_beside_a_read_only_installation_nothing_stays(source: Path, tmp_path: P
     (source.parent / "__pycache__").write_text("no folder")  # permissions would not stop root
     assert one(build.load_rows.__wrapped__()) == 1
     assert sorted(each.name for each in tmp_path.iterdir()) == ["package"]
+
+
+def test_where_there_is_no_compiler_what_was_made_ahead_of_this_source_is_taken(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead.main()
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    assert one(build.load_rows.__wrapped__()) == 1
+    monkeypatch.setattr(build, "_cpuinfo", lambda: b"flags : sse2 avx\nFeatures : fp\n")
+    assert build.load_rows.__wrapped__() is None
+
+
+def test_what_was_made_ahead_of_another_source_is_not_taken(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead.main()
+    source.write_text('extern "C" int one() { return 2; }')
+    no_compiler(source, monkeypatch)
+    assert build.load_rows.__wrapped__() is None
+
+
+def test_an_image_in_which_nothing_can_be_made_ahead_is_not_built(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source.write_text("int one( {")
+    with pytest.raises(SystemExit, match="error: "):
+        ahead.main()
+    no_compiler(source, monkeypatch)
+    with pytest.raises(SystemExit, match=r"no C\+\+ compiler"):
+        ahead.main()
 
 
 def broken_source(source: Path, _monkeypatch: pytest.MonkeyPatch) -> None:

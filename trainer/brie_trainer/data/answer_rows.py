@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from brie_core.text.sharegpt import messages_of
 from brie_trainer.data.chat_rows import checked_text, conversation_of, turns_of
 from brie_trainer.data.chat_tools import tools_of
 from brie_trainer.data.rows import Completion, Conversation, Learnable, Preference, Rating, Turn
-from brie_trainer.data.sharegpt_rows import messages_of
 
 
 def completion_of(row: Mapping[str, Any]) -> Learnable:

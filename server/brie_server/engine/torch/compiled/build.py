@@ -1,6 +1,7 @@
 """Compiles `rows.cpp` for this machine's CPU, once, beside Python's own compiled modules. It knows only the compiler.
 
-Without a compiler nothing is lost but speed: the same operations exist as tensor operations.
+Without a compiler it takes what was made ahead for a class of CPUs, as images have it. Without either nothing is lost
+but speed: the same operations exist as tensor operations.
 """
 
 import ctypes
@@ -17,20 +18,9 @@ from pathlib import Path
 
 import torch
 
+from brie_server.engine.torch.compiled.ahead import FLAGS, SOURCE, compile_rows, made_ahead
+
 logger = logging.getLogger(__name__)
-_SOURCE = Path(__file__).with_name("rows.cpp")
-_FLAGS = (
-    "-std=c++17",
-    "-O3",
-    "-march=native",
-    # nothing here may change a result: sums that may be taken in another order say so in the source
-    "-fno-math-errno",
-    "-fno-trapping-math",
-    # the OpenMP library that is found is the one that torch has loaded: both share its threads
-    "-fopenmp",
-    "-shared",
-    "-fPIC",
-)
 _MOST_SECONDS = 120
 
 
@@ -38,12 +28,13 @@ _MOST_SECONDS = 120
 def load_rows() -> ctypes.CDLL | None:
     """The compiled functions; None, with one line in the log, where they cannot be had."""
     compiler = shutil.which("c++") or shutil.which("g++")
-    if platform.system() != "Linux" or compiler is None:
+    ahead = made_ahead(_cpuinfo().decode()) if compiler is None else None
+    if platform.system() != "Linux" or (compiler is None and ahead is None):
         logger.warning("No C++ compiler for Linux here: the engine runs without its compiled operations, slower.")
         return None
     torch.get_num_threads()
     try:
-        return _loaded(compiler)
+        return ctypes.CDLL(str(ahead)) if compiler is None else _loaded(compiler)
     except (OSError, subprocess.SubprocessError) as error:
         told = getattr(error, "stderr", None) or str(error)
         logger.warning("The engine runs without its compiled operations, slower: %s", told.strip()[-500:])
@@ -51,13 +42,12 @@ def load_rows() -> ctypes.CDLL | None:
 
 
 def _loaded(compiler: str) -> ctypes.CDLL:
-    kept = _SOURCE.parent / "__pycache__" / f"rows-{_key(compiler)}.so"
+    kept = SOURCE.parent / "__pycache__" / f"rows-{_key(compiler)}.so"
     with suppress(OSError):  # it is not there yet, or not whole
         return ctypes.CDLL(str(kept))
     with _room(kept.parent) as room:
         compiled = Path(room) / kept.name
-        command = [compiler, *_FLAGS, "-o", str(compiled), str(_SOURCE)]
-        subprocess.run(command, check=True, capture_output=True, text=True, errors="replace", timeout=_MOST_SECONDS)
+        compile_rows(compiler, "native", compiled, _MOST_SECONDS)
         library = ctypes.CDLL(str(compiled))  # before it is kept, and for good: the file may go
         with suppress(OSError):
             compiled.replace(kept)
@@ -76,14 +66,18 @@ def _room(folder: Path) -> tempfile.TemporaryDirectory[str]:
 def _key(compiler: str) -> str:
     """What the result depends on: source, flags, compiler and the CPU that `native` means."""
     version = subprocess.run([compiler, "--version"], check=True, capture_output=True, timeout=_MOST_SECONDS).stdout
-    parts = (_SOURCE.read_bytes(), " ".join(_FLAGS).encode(), os.fsencode(compiler), version, _cpu())
+    parts = (SOURCE.read_bytes(), " ".join(FLAGS).encode(), os.fsencode(compiler), version, _cpu())
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
 def _cpu() -> bytes:
-    try:
-        lines = Path("/proc/cpuinfo").read_bytes().splitlines()
-    except OSError:
-        return platform.processor().encode()
     names = (b"model name", b"flags", b"Features", b"CPU part")
-    return b"\n".join(sorted({line for line in lines if line.startswith(names)}))
+    lines = {line for line in _cpuinfo().splitlines() if line.startswith(names)}
+    return b"\n".join(sorted(lines)) or platform.processor().encode()
+
+
+def _cpuinfo() -> bytes:
+    try:
+        return Path("/proc/cpuinfo").read_bytes()
+    except OSError:
+        return b""
