@@ -21,7 +21,7 @@ import httpx2
 TESTS = Path(__file__).parents[1] / "tests"
 ROWS = [
     {"messages": [{"role": "user", "content": f"Say {i}"}, {"role": "assistant", "content": f"Here is {i}, gladly."}]}
-    for i in range(16)
+    for i in range(128)
 ]
 PATIENCE = 600.0
 
@@ -71,7 +71,12 @@ def _start_job(client: Any, folder: Path, epochs: int) -> str:
         file_id = client.files.create(file=stream, purpose="fine-tune").id
     chosen = {"n_epochs": epochs, "batch_size": 4}
     made = client.fine_tuning.jobs.create(
-        model="tiny", training_file=file_id, suffix="known", seed=1, hyperparameters=chosen
+        model="tiny",
+        training_file=file_id,
+        suffix="known",
+        seed=1,
+        hyperparameters=chosen,
+        extra_body={"brie": {"save_steps": 200}},
     )
     return str(made.id)
 
@@ -100,7 +105,7 @@ def outage(brie: Any, how: str, fail: Any, mend: Any, seconds: float) -> dict[st
     """One job that trains through it."""
     client, asked = brie.client(max_retries=20), Asked(brie.url)
     asked.chat("chat by an adapter, before", "known")
-    job_id = _start_job(client, brie.home, epochs=400)
+    job_id = _start_job(client, brie.home, epochs=50)
     _until(client, job_id, {"running"})
     while (before := _last_step(client, job_id)) < 20:
         time.sleep(0.2)

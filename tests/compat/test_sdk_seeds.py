@@ -19,6 +19,12 @@ async def a_row() -> AsyncIterator[bytes]:
     yield b"{}\n"
 
 
+@pytest.fixture
+def database_url() -> str:
+    """The seeds are written with SQLite."""
+    return ""
+
+
 async def test_what_was_deleted_or_cancelled_is_there_again(database: Database, tmp_path: Path) -> None:
     files, jobs, aliases = FileStore(database, tmp_path), JobStore(database), AliasStore(database)
     original = await files.save(a_row(), filename="rows.jsonl", purpose="fine-tune")

@@ -17,6 +17,12 @@ from brie_server.engine.base import Embedding, EngineInfo, Prompt, Token
 from tiny_models import write_lora
 
 
+@pytest.fixture
+def database_url() -> str:
+    """SQLite: the database is not what is tested here."""
+    return ""
+
+
 class RecordingEngine:
     """Knows which adapters are loaded, and takes a while to load and unload."""
 

@@ -30,6 +30,12 @@ HISTORY: list[dict[str, Any]] = [
 
 
 @pytest.fixture
+def database_url() -> str:
+    """SQLite: the database is not what is tested here."""
+    return ""
+
+
+@pytest.fixture
 async def job(database: Database) -> Job:
     return await JobStore(database).create(JobKind.FINE_TUNE, spec_of(), JobStatus.QUEUED, [])
 

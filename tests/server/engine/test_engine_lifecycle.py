@@ -35,6 +35,12 @@ KINDS = ("plain", "rslora", "patterns", "q-and-v", "all-linear", "one-layer")
 LONG, LENGTH = token_ids(100, seed=4), 6
 
 
+@pytest.fixture
+def database_url() -> str:
+    """SQLite: the database is not what is tested here."""
+    return ""
+
+
 class Inside:
     """What an engine's thread owns, for a test to look at."""
 
