@@ -14,7 +14,7 @@ from brie_core.settings import Settings
 from brie_core.store.adapters import AdapterStore
 from brie_core.store.files import FileStore
 from brie_core.store.job_store import JobStore
-from brie_core.store.jobs import Job
+from brie_core.store.jobs import Job, JobKind
 from brie_core.store.schema import open_database
 from brie_core.store.workers import WorkerStore
 from brie_core.weights.base_model import BaseModel, open_base_model
@@ -45,8 +45,9 @@ async def work(settings: Settings, base: BaseModel, adapter: Path) -> None:
     adapters = AdapterStore(settings.home)
     kind = TwoCheckpoints(settings, base, FileStore(database, settings.home), adapters)
     kind.adapter = adapter
-    export = ExportKind(settings, base, adapters)
-    await Worker(settings, JobStore(database), kind, export, WorkerStore(database)).run()
+    jobs = JobStore(database)
+    export = ExportKind(settings, base, adapters, jobs)
+    await Worker(settings, jobs, kind, {JobKind.EXPORT: export}, WorkerStore(database)).run()
 
 
 def main() -> None:

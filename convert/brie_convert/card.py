@@ -18,9 +18,13 @@ _RELATIONS = {"gguf": "quantized", "gguf_adapter": "adapter", "merged": "merge",
 """To the base model, in the Hugging Face hub's words."""
 
 
-def card(manifest: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
-    """As the Hugging Face hub reads it; `facts` is the adapter version's brie.json, or empty."""
-    return "\n\n".join(section for section in _sections(manifest, facts) if section) + "\n"
+def card(manifest: Mapping[str, Any], facts: Mapping[str, Any], evaluation: str | None = None) -> str:
+    """As the Hugging Face hub reads it; `facts` is the adapter version's brie.json, or empty.
+
+    `evaluation` is a section of its own, of the version that was evaluated and not of the file that is exported.
+    """
+    sections = (*_sections(manifest, facts), evaluation and evaluation.strip(), _use(manifest))
+    return "\n\n".join(section for section in sections if section) + "\n"
 
 
 def _sections(manifest: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[str]:
@@ -44,7 +48,6 @@ def _sections(manifest: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator
     yield _list("Quality", dict(_flat(manifest.get("quality") or {})))
     yield from training_sections(facts)
     yield _list("Exported with", manifest["versions"])
-    yield _use(manifest)
 
 
 def _front(form: str, base: str, *, has_adapter: bool) -> str:

@@ -32,6 +32,8 @@ class AdapterFolder:
 
     version: str
     folder: Path
+    evaluation: str | None = None
+    """The card's section on how it was evaluated, in Markdown."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,7 +132,8 @@ def _check_digest(base: BaseModel, scratch: Path) -> None:
 def _describe(request: ExportRequest, sources: Sources, made: Made, folder: Path) -> None:
     """The card tells what the manifest does of the files, and the manifest has the card's digest."""
     manifest = describe(request, sources, made, folder)
-    (folder / CARD).write_text(card(manifest, sources.facts))
+    evaluation = request.adapter.evaluation if request.adapter else None
+    (folder / CARD).write_text(card(manifest, sources.facts, evaluation))
     manifest["files"].append(asdict(described(folder / CARD)))
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
 

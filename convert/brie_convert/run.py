@@ -93,8 +93,8 @@ def _request(folder: Path) -> ExportRequest:
     )
 
 
-def _adapter(fields: Mapping[str, str]) -> AdapterFolder:
-    return AdapterFolder(fields["version"], Path(fields["folder"]))
+def _adapter(fields: Mapping[str, Any]) -> AdapterFolder:
+    return AdapterFolder(fields["version"], Path(fields["folder"]), fields.get("evaluation"))
 
 
 def _open_events(file: Path) -> IO[str]:

@@ -31,6 +31,16 @@ def write_file(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
+def link_file(source: Path, target: Path) -> None:
+    """Give a file a second name that outlives its first; a copy where the file system has no links."""
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        partial = target.with_suffix(".partial")
+        shutil.copyfile(source, partial)
+        partial.rename(target)
+
+
 @contextmanager
 def staging_folder(tmp: Path, prefix: str) -> Iterator[Path]:
     """A fresh folder under `tmp` to build something in; whatever was not published is gone afterwards."""

@@ -10,6 +10,10 @@ from brie_core.errors import BadConfiguration
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+EVALUATION_KEY = "BRIE_EVALUATION_KEY"
+"""How the names of variables begin that hold keys of other servers, for evaluations: values that are no settings."""
+OWN_EVALUATION_KEY = f"{EVALUATION_KEY}_OF_THIS_SERVER"
+"""Where an evaluation finds a key of this very API; nobody else may ask for it by name."""
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
 _DTYPES = ("auto", "float32", "bfloat16", "float16", "int8")
 _ENGINES = ("torch", "llamacpp")
@@ -61,6 +65,7 @@ class Settings:
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
         """Read BRIE_* from `environment`; an unknown BRIE_ name raises BadConfiguration, as does a bad value."""
         given = {name: value for name, value in environment.items() if name.startswith("BRIE_") and value != ""}
+        given = {name: value for name, value in given.items() if not name.startswith(EVALUATION_KEY)}
         if unknown := sorted(given.keys() - _READERS.keys()):
             raise BadConfiguration(f"Unknown setting {', '.join(unknown)}: the settings are {', '.join(_READERS)}.")
         values = {name.removeprefix("BRIE_").lower(): _READERS[name](value) for name, value in given.items()}

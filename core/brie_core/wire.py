@@ -78,6 +78,8 @@ class AdapterObject(Resource):
     job_id: str | None = None
     manifest: dict[str, Any]
     """The version's brie.json."""
+    evaluation: str | None = None
+    """Of one that is asked for by name: the newest finished evaluation of exactly this version."""
 
 
 class WorkerObject(Resource):
@@ -151,3 +153,85 @@ class ExportEvent(Resource):
     message: str
     type: str
     data: dict[str, Any]
+
+
+class EvaluatedModel(Wire):
+    """A model that an evaluation asks."""
+
+    name: str
+    """What the report calls it."""
+    model: str
+    """What its server is asked for."""
+    version: str | None = None
+    """Digest of the adapter version, "base" for the base model; None behind another server."""
+    base_url: str | None = None
+    """None: this server."""
+
+
+class EvaluationJudge(Wire):
+    """A model that compares answers for an evaluation."""
+
+    name: str
+    model: str
+    base_url: str | None = None
+    """None: this server."""
+
+
+class EvaluationObject(Resource):
+    """An evaluation job."""
+
+    object: Literal["evaluation"] = "evaluation"
+    created_at: int
+    finished_at: int | None = None
+    status: str
+    models: list[EvaluatedModel]
+    against: str | None = None
+    """The name, among `models`, that all others are compared with."""
+    job: str | None = None
+    """The fine-tuning job whose checkpoints are compared."""
+    data: str | None = None
+    """The file of held-out rows; None where no loss is measured."""
+    data_source: str | None = None
+    """Where it was taken from: "given", or "validation_file" of a fine-tuning job."""
+    prompts: str | None = None
+    """The file of prompts, "default" for Brie's own set, None where nothing is generated."""
+    judges: list[EvaluationJudge] = []
+    seed: int
+    base_model: str
+    base_digest: str
+    """Of the base's weights."""
+    gate: dict[str, Any] | None = None
+    """The bounds that the figures are held to."""
+    progress: float = 0.0
+    """From 0 to 1."""
+    message: str | None = None
+    """What the evaluation is doing, in words."""
+    sentences: list[str] = []
+    """Each comparison in one sentence."""
+    gate_passed: bool | None = None
+    """None without a gate, and before the end."""
+    gate_sentences: list[str] = []
+    """Each bound, and whether it holds."""
+    files: list[ExportedFile] = []
+    """report.json first."""
+    error: ExportError | None = None
+
+
+class EvaluationEvent(Resource):
+    """Something that happened to an evaluation, as fine-tuning jobs tell it."""
+
+    object: Literal["evaluation.event"] = "evaluation.event"
+    created_at: int
+    level: str
+    message: str
+    type: str
+    data: dict[str, Any]
+
+
+class GateObject(Resource):
+    """The bounds that a version must keep to before an adapter's name moves to it; the id is the name."""
+
+    object: Literal["gate"] = "gate"
+    created_at: int
+    bounds: dict[str, Any]
+    """By path into the report, as of an evaluation's `gate`: {"min": ..., "max": ...}."""

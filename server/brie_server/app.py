@@ -16,6 +16,7 @@ from brie_core.store.adapters import AdapterStore
 from brie_core.store.aliases import AliasStore
 from brie_core.store.database import Database
 from brie_core.store.files import FileStore
+from brie_core.store.gates import GateStore
 from brie_core.store.job_store import JobStore
 from brie_core.store.responses import ResponseStore
 from brie_core.store.schema import open_database
@@ -115,6 +116,7 @@ def _wire(settings: Settings, base: ServedModel, database: Database, engine: Eng
         aliases=aliases,
         adapters=adapters,
         responses=ResponseStore(database),
+        gates=GateStore(settings.home),
         workers=WorkerStore(database),
         residency=residency,
         generator=Generator(engine, codec, residency),

@@ -52,3 +52,10 @@ def test_a_base_alone_has_no_adapter_and_no_training() -> None:
     assert "# philosophy as a Hugging Face folder\n" in text
     for word in ("adapter version", "## Training", "## Data", "None"):
         assert word not in text
+
+
+def test_an_evaluation_of_the_version_is_a_section_of_its_own() -> None:
+    section = "## Evaluation\n\nMeasured by Brie.\n"
+    text = card(MANIFEST, FACTS, section)
+    assert text.index("## Exported with") < text.index(section.strip()) < text.index("## Use")
+    assert text.replace("\n\n" + section.strip(), "") == card(MANIFEST, FACTS)

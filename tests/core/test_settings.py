@@ -58,3 +58,10 @@ def test_the_network_is_not_served_without_a_key() -> None:
     with pytest.raises(BadConfiguration, match="BRIE_API_KEYS"):
         Settings.from_environment({"BRIE_HOST": "0.0.0.0"})
     assert Settings.from_environment({"BRIE_HOST": "0.0.0.0", "BRIE_API_KEYS": "a, b"}).api_keys == ("a", "b")
+
+
+def test_keys_of_other_servers_are_no_settings() -> None:
+    settings = Settings.from_environment({"BRIE_EVALUATION_KEY_BIG": "secret", "BRIE_EVALUATION_KEY": "secret"})
+    assert "secret" not in repr(settings)
+    with pytest.raises(BadConfiguration, match="BRIE_EVALUATION_KYE"):
+        Settings.from_environment({"BRIE_EVALUATION_KYE": "1"})

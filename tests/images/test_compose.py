@@ -6,6 +6,7 @@ Apache License 2.0 (LICENSE beside it), unchanged.
 
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ FILES = ("docker-compose.yml", "compose.sqlite.yml")
 SCHEMA = Draft7Validator(json.loads(Path(__file__).with_name("compose-spec.json").read_text()))
 _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)")
 _FOREIGN = {"POSTGRES_PASSWORD", "HF_TOKEN", "HF_HUB_OFFLINE"}
-"""What PostgreSQL's image and the hub's library read; Brie's own settings all begin with BRIE_."""
+"""What PostgreSQL's image and the hub's library read."""
+SETTINGS = {f"BRIE_{field.name.upper()}" for field in fields(Settings)}
 
 
 @pytest.fixture(scope="module", params=FILES)
@@ -113,7 +115,7 @@ def test_each_variable_is_in_the_example_and_the_example_has_no_other(file: Path
 def test_the_services_can_use_the_settings_they_are_given(compose: dict[str, Any]) -> None:
     for name, service in ours(compose).items():
         given = {key: defaulted(str(value)) for key, value in service["environment"].items()}
-        assert {key for key in given if not key.startswith("BRIE_")} <= _FOREIGN
+        assert given.keys() <= _FOREIGN | SETTINGS, name
         published = {"BRIE_HOST": "0.0.0.0"} if "ports" in service else {}
         settings = Settings.from_environment({"BRIE_HOME": "/data"} | given | published)
         assert settings.host in LOOPBACK or settings.api_keys, name
@@ -122,7 +124,10 @@ def test_the_services_can_use_the_settings_they_are_given(compose: dict[str, Any
 def test_every_variable_of_brie_is_a_setting_and_arrives_under_its_name(compose: dict[str, Any]) -> None:
     for service in ours(compose).values():
         for key, value in service["environment"].items():
-            assert _VARIABLE.findall(str(value)) in ([key], ["POSTGRES_PASSWORD"])
+            if key == "BRIE_URL":  # between services: where the shell has it published is not where they find it
+                assert value.removeprefix("http://").removesuffix(":8000") in compose["services"]
+            else:
+                assert _VARIABLE.findall(str(value)) in ([key], ["POSTGRES_PASSWORD"])
 
 
 @pytest.mark.parametrize("folder", ["server", "trainer"])
@@ -140,9 +145,16 @@ def test_an_image_has_both_targets_and_runs_as_nobody_in_particular(folder: str)
 def test_both_images_are_made_alike_as_far_as_they_are_alike() -> None:
     """Layers with the same instructions are kept and moved once: a difference would cost two gigabytes with CUDA."""
     api, worker = ((ROOT / folder / "Dockerfile").read_text() for folder in ("server", "trainer"))
-    both = [text[text.index("ARG BASE=") : text.index("VOLUME ")] for text in (api, worker)]
-    own = re.compile(r"^(ARG EXTRAS=|ENV BRIE_HOST=).*\n", re.MULTILINE)
+    both = [text[text.index("ARG BASE=") : text.index("FROM with-torch-cuda AS cuda")] for text in (api, worker)]
+    own = re.compile(r"^ARG EXTRAS=.*\n", re.MULTILINE)
     assert own.sub("", both[0]) == own.sub("", both[1])
+
+
+@pytest.mark.parametrize("folder", ["server", "trainer"])
+def test_both_targets_end_alike(folder: str) -> None:
+    text = (ROOT / folder / "Dockerfile").read_text()
+    cuda, cpu = text[text.index("FROM with-torch-cuda AS cuda") :].split("\n\n")
+    assert cuda.replace("cuda", "cpu") == cpu.strip()
 
 
 def test_what_is_copied_into_an_image_is_not_kept_from_the_builder() -> None:

@@ -61,7 +61,7 @@ end() {
 trap end EXIT
 began=$SECONDS
 service brie-walk-api "$api" serve --no-worker
-for _ in $(seq 240); do
+for _ in $(seq 1200); do
   curl --silent --fail "http://127.0.0.1:$port/health/ready" >/dev/null && break
   sleep 0.5
 done

@@ -50,6 +50,8 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
         return
     if _is_name(body.get("training_file")):
         body["training_file"] = FILE
+    if case.operation.path == "/v1/evaluations" and case.method == "POST":
+        body |= {name: value for name, value in (("data", FILE), ("prompts", "default")) if _is_name(body.get(name))}
     if case.method == "PUT" and re.fullmatch("[0-9a-f]{64}", str(body.get("version"))):
         body["version"] = VERSION
     if not _is_name(body.get("model")):

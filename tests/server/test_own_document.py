@@ -53,7 +53,9 @@ def test_schemathesis_finds_nothing(workless: BrieProcesses, tiny_lora: Path, tm
     assert judged.returncode == 0, judged.stdout[-6000:] + judged.stderr[-2000:]
     operations = sum(len(each) for each in httpx2.get(f"{workless.url}/docs/openapi.json").json()["paths"].values())
     assert f"{operations} selected / {operations} total" in judged.stdout
-    assert {"/v1/fine_tuning/jobs", "/v1/exports"} <= set((tmp_path / "made").read_text().splitlines())
+    assert {"/v1/fine_tuning/jobs", "/v1/exports", "/v1/evaluations"} <= set(
+        (tmp_path / "made").read_text().splitlines()
+    )
     assert "Traceback" not in workless.log("brie_server")
 
 

@@ -29,7 +29,8 @@ def jobs(database: Database) -> JobStore:
 def worker(database: Database, jobs: JobStore, tiny_base: BaseModel, tmp_path: Path) -> Worker:
     settings, files, adapters = Settings(home=tmp_path), FileStore(database, tmp_path), AdapterStore(tmp_path)
     fine_tune = FineTuneKind(settings, tiny_base, files, adapters)
-    return Worker(settings, jobs, fine_tune, ExportKind(settings, tiny_base, adapters), WorkerStore(database))
+    kinds = {JobKind.EXPORT: ExportKind(settings, tiny_base, adapters, jobs)}
+    return Worker(settings, jobs, fine_tune, kinds, WorkerStore(database))
 
 
 async def export_of(jobs: JobStore, base: BaseModel, version: str | None, digest: str | None = None) -> Job:

@@ -56,7 +56,8 @@ class Place:
         self.jobs, self.adapters = JobStore(database), AdapterStore(home)
         self.kind = Scripted(settings, base, files, self.adapters)
         self.kind.adapter = adapter
-        self.settings, self.export = settings, ExportKind(settings, base, self.adapters)
+        self.settings = settings
+        self.export = {JobKind.EXPORT: ExportKind(settings, base, self.adapters, self.jobs)}
         self.workers = WorkerStore(database)
         self.worker = Worker(settings, self.jobs, self.kind, self.export, self.workers)
 

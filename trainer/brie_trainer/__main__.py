@@ -11,12 +11,15 @@ from brie_core.start import start_service, told_in_one_line
 from brie_core.store.adapters import AdapterStore
 from brie_core.store.files import FileStore
 from brie_core.store.job_store import JobStore
+from brie_core.store.jobs import JobKind
 from brie_core.store.schema import open_database
 from brie_core.store.workers import WorkerStore
 from brie_core.weights.base_model import BaseModel
 from brie_core.weights.resolve import resolve_base_model
+from brie_trainer.evaluating import EvaluationKind
 from brie_trainer.export import ExportKind
 from brie_trainer.fine_tune import FineTuneKind
+from brie_trainer.kind import Kind
 from brie_trainer.worker import Worker
 
 _DAY = 24 * 3600
@@ -34,8 +37,12 @@ async def _work(settings: Settings, base: BaseModel) -> None:
     database = await open_database(settings)
     files, adapters = FileStore(database, settings.home), AdapterStore(settings.home)
     fine_tune = FineTuneKind(settings, base, files, adapters)
-    export = ExportKind(settings, base, adapters)
-    worker = Worker(settings, JobStore(database), fine_tune, export, WorkerStore(database))
+    jobs = JobStore(database)
+    others: dict[JobKind, Kind] = {
+        JobKind.EXPORT: ExportKind(settings, base, adapters, jobs),
+        JobKind.EVALUATION: EvaluationKind(settings, base, files),
+    }
+    worker = Worker(settings, jobs, fine_tune, others, WorkerStore(database))
     working = asyncio.create_task(worker.run())
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, working.cancel)

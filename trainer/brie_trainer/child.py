@@ -4,9 +4,10 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 
 from brie_core.libraries import environment_for_child
 
@@ -20,10 +21,12 @@ class Child:
         self._process = process
 
     @classmethod
-    async def start(cls, module: str, folder: Path, handles: Sequence[int] = ()) -> "Child":
-        """Run `python -m module folder`; the child's stdin is the pipe by which it notices our end.
+    async def start(
+        cls, module: str, folder: Path, told: Mapping[str, str] = MappingProxyType({}), handles: Sequence[int] = ()
+    ) -> "Child":
+        """Run `python -m module folder`, with `told` in its environment and the open files `handles`.
 
-        It inherits the open files `handles`.
+        The child's stdin is the pipe by which it notices our end.
         """
         with (folder / "log.txt").open("ab") as log:  # opening a local file
             process = await asyncio.create_subprocess_exec(
@@ -36,7 +39,7 @@ class Child:
                 stderr=log,
                 start_new_session=True,
                 pass_fds=tuple(handles),
-                env=environment_for_child(os.environ),
+                env=environment_for_child({**os.environ, **told}),
             )
         return cls(process)
 

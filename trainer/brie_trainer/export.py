@@ -4,13 +4,16 @@ import asyncio
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from brie_core.settings import Settings
 from brie_core.store.adapters import AdapterStore
-from brie_core.store.job_store import Change
+from brie_core.store.evaluations import newest_evaluation
+from brie_core.store.job_store import Change, JobStore
 from brie_core.store.jobs import Job, JobStatus, NewEvent
 from brie_core.weights.base_model import BaseModel
+from brie_trainer.evaluating import evaluated_section
 from brie_trainer.kind import check_base, failure
 
 
@@ -18,11 +21,13 @@ class ExportKind:
     """Export jobs: an adapter version and its base in, verified files out."""
 
     module = "brie_convert.run"
+    environment: Mapping[str, str] = MappingProxyType({})
 
-    def __init__(self, settings: Settings, base: BaseModel, adapters: AdapterStore) -> None:
+    def __init__(self, settings: Settings, base: BaseModel, adapters: AdapterStore, jobs: JobStore) -> None:
         self._settings = settings
         self._base = base
         self._adapters = adapters
+        self._jobs = jobs
 
     async def prepare(self, job: Job, folder: Path) -> None:
         """Write job.json, after reading the adapter version whole."""
@@ -31,7 +36,8 @@ class ExportKind:
         if job.spec["version"] is not None:
             version = self._adapters.open(job.spec["version"])
             await asyncio.to_thread(self._adapters.verify, version, self._base)
-            adapter = {"version": version.digest, "folder": str(version.folder)}
+            evaluation = await self._evaluation_of(version.digest)
+            adapter = {"version": version.digest, "folder": str(version.folder), "evaluation": evaluation}
             rows = training_rows(version.manifest, self._settings.home)
         contract = {
             "model": job.spec["model"],
@@ -44,6 +50,13 @@ class ExportKind:
             "output": str(self._settings.home / "exports" / job.id),
         }
         (folder / "job.json").write_text(json.dumps(contract, indent=2))
+
+    async def _evaluation_of(self, version: str) -> str | None:
+        """The model card's section on the newest evaluation of exactly this version; None if there is none."""
+        job = await newest_evaluation(self._jobs, version)
+        if job is None:
+            return None
+        return await asyncio.to_thread(evaluated_section, job, version, self._settings.home)
 
     async def change(self, job: Job, folder: Path, event: Mapping[str, Any]) -> Change:
         """Progress and result go into the row; the files are in their place already."""

@@ -2,15 +2,15 @@
 
 import asyncio
 import json
-import os
 import shutil
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from brie_core.durable import write_file
+from brie_core.durable import link_file, write_file
 from brie_core.errors import InvalidAdapter, InvalidDataset, NotFound
 from brie_core.settings import Settings
 from brie_core.store.adapters import AdapterStore
@@ -35,6 +35,7 @@ class FineTuneKind:
     """Fine-tuning jobs: data in, adapter versions out."""
 
     module = "brie_trainer.run"
+    environment: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, settings: Settings, base: BaseModel, files: FileStore, adapters: AdapterStore) -> None:
         self._settings = settings
@@ -59,7 +60,7 @@ class FineTuneKind:
             if (file_id := job.spec[param]) is not None:
                 kept[param] = folder / f"{param}.jsonl"
                 if not kept[param].is_file():
-                    _link(await self._stored(file_id, param), kept[param])
+                    link_file(await self._stored(file_id, param), kept[param])
         return kept
 
     async def validate(self, job: Job) -> Change:
@@ -203,15 +204,6 @@ def _checkpoint_at(attempts: Path, step: int) -> Path:
 
 def _step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("checkpoint-"))
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without links
-        partial = target.with_suffix(".partial")
-        shutil.copyfile(source, partial)
-        partial.rename(target)
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

@@ -15,6 +15,8 @@ class Kind(Protocol):
 
     module: str
     """Run as `python -m module FOLDER`."""
+    environment: Mapping[str, str]
+    """What the child is told by environment besides the worker's own."""
 
     async def prepare(self, job: Job, folder: Path) -> None:
         """Fill the attempt's fresh folder; a BrieError fails the job."""

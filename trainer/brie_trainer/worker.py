@@ -1,14 +1,15 @@
 """Claims jobs, runs their children, turns their events into rows. It knows leases and processes; no torch, no HTTP.
 
-Three loops side by side: one validates new fine-tuning jobs (so that a bad file is told at once, however long the
-queue), one trains, one exports. Whoever loses a lease, by takeover or cancellation, kills its child and writes nothing.
+Loops side by side: one validates new fine-tuning jobs (so that a bad file is told at once, however long the queue),
+one trains, one exports, one evaluates, which takes no device. Whoever loses a lease, by takeover or cancellation, kills
+its child and writes nothing.
 """
 
 import asyncio
 import logging
 import shutil
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +27,6 @@ from brie_core.store.workers import WorkerStore
 from brie_trainer.child import Child
 from brie_trainer.device_lock import DeviceLock, device_name
 from brie_trainer.event_log import read_lines
-from brie_trainer.export import ExportKind
 from brie_trainer.fine_tune import FineTuneKind
 from brie_trainer.kind import Kind, failure
 from brie_trainer.patience import Patience, unbroken
@@ -43,6 +43,7 @@ _NOTICED_SECONDS = 0.3
 """How long a cancellation or a pause may go unnoticed."""
 _PAUSE_SECONDS = 120.0
 """What a process has to stop behind a checkpoint; one that hangs is then ended, and resumed from an older one."""
+_NAMES = {JobKind.FINE_TUNE: "Fine-tuning job", JobKind.EXPORT: "Export", JobKind.EVALUATION: "Evaluation"}
 _NO_ROOM = (DatabaseUnavailable, InsufficientStorage)
 _RUNNABLE = (JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.PAUSING)
 
@@ -66,13 +67,14 @@ class Worker:
         settings: Settings,
         jobs: JobStore,
         fine_tune: FineTuneKind,
-        export: ExportKind,
+        others: Mapping[JobKind, Kind],
         register: WorkerStore,
     ) -> None:
         self._home = settings.home
         self._jobs = jobs
         self._fine_tune = fine_tune
-        self._kinds: dict[JobKind, Kind] = {JobKind.FINE_TUNE: fine_tune, JobKind.EXPORT: export}
+        self._others = others
+        self._kinds: dict[JobKind, Kind] = {JobKind.FINE_TUNE: fine_tune, **others}
         itself = this_worker(device_name(settings.device), self._kinds)
         self._owner = itself.id
         self._presence = Presence(itself, register)
@@ -88,7 +90,8 @@ class Worker:
             group.create_task(self._presence.last())
             group.create_task(self._serve(JobKind.FINE_TUNE, (JobStatus.VALIDATING_FILES,)))
             group.create_task(self._serve_device())
-            group.create_task(self._serve(JobKind.EXPORT, _RUNNABLE))
+            for kind in self._others:
+                group.create_task(self._serve(kind, _RUNNABLE))
 
     async def _serve(self, kind: JobKind, statuses: Iterable[JobStatus]) -> None:
         while True:
@@ -221,7 +224,7 @@ class Worker:
         await self._patience.answered(lambda: kind.prepare(job, folder))
         job = await self._begin(lease, job)
         handles = self._device.handles if job.kind is JobKind.FINE_TUNE else ()
-        child = await Child.start(kind.module, folder, handles)
+        child = await Child.start(kind.module, folder, kind.environment, handles)
         try:
             job = await self._follow(held, job, folder, child)
         except LeaseLost:  # a write may notice it before the lease's keeper does
@@ -236,14 +239,13 @@ class Worker:
 
     async def _begin(self, lease: Lease, job: Job) -> Job:
         word = "started" if job.attempt == 0 else "continued"
-        name = "Fine-tuning job" if job.kind is JobKind.FINE_TUNE else "Export"
         return await self._write(
             lease,
             Change(
                 status=JobStatus.RUNNING if job.status is JobStatus.QUEUED else None,
                 attempt=job.attempt + 1,
                 events_offset=0,
-                events=[NewEvent(message=f"{name} {word}")],
+                events=[NewEvent(message=f"{_NAMES[job.kind]} {word}")],
             ),
         )
 

@@ -1,13 +1,14 @@
 """`brie chat` and `brie models`: ask a model, see which there are. It knows the API only."""
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from brie_cli.connection import connect
-from brie_cli.output import console, emit_json, failures_told, show_table
+from brie_cli.output import console, emit_json, failures_told, read_json_file, show_table
 from brie_client import Brie
 
 models = typer.Typer(help="Models and adapters.", no_args_is_help=True)
@@ -58,6 +59,43 @@ def delete_model(name: str, as_json: Json = False) -> None:
     with failures_told(str(client.base_url)):
         deleted = client.models.delete(name)
     emit_json(deleted.model_dump(mode="json")) if as_json else console.print(f"{escape(name)} is deleted.")
+
+
+@models.command("point")
+def point_model(
+    name: Annotated[str, typer.Argument(help="The name that is to answer from TO.")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="Another name, or the digest of a version.")],
+    gate: Annotated[bool, typer.Option("--gate", help="Only if the version has passed the gate of NAME.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Point a name at another version, unless somebody else has meanwhile."""
+    client = connect()
+    with failures_told(str(client.base_url)):
+        names = {adapter.id: adapter.version for adapter in client.adapters.list()}
+        moved = client.adapters.point(name, names.get(target, target), names.get(name), gate=gate)
+    if as_json:
+        emit_json(moved.model_dump(mode="json"))
+    else:
+        console.print(f"{escape(moved.id)} answers from version {moved.version[:12]}.")
+
+
+@models.command("gate")
+def gate_model(
+    name: Annotated[str, typer.Argument(help="An adapter's name.")],
+    file: Annotated[
+        Path | None, typer.Argument(help="Bounds, as `brie eval --gate` has them; none shows them.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Store what a version must keep to before NAME moves to it with --gate, or show it."""
+    client = connect()
+    with failures_told(str(client.base_url)):
+        bounds = None if file is None else read_json_file(file)
+        gate = client.gates.retrieve(name) if bounds is None else client.gates.put(name, bounds)
+    if as_json:
+        emit_json(gate.model_dump(mode="json"))
+        return
+    show_table(("FIGURE", "MIN", "MAX"), [(path, b.get("min"), b.get("max")) for path, b in gate.bounds.items()])
 
 
 def _next_question() -> str:

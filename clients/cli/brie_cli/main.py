@@ -7,9 +7,11 @@ from typing import Annotated
 import typer
 
 from brie_cli.asking import chat, models
+from brie_cli.comparing import compare
 from brie_cli.connection import settings
 from brie_cli.data import data
 from brie_cli.doctor import doctor
+from brie_cli.evaluating import evaluate
 from brie_cli.jobs import jobs
 from brie_cli.shipping import export
 from brie_cli.supervisor import Supervisor
@@ -22,6 +24,8 @@ app = typer.Typer(
 app.command()(train)
 app.command()(chat)
 app.command()(export)
+app.command("eval")(evaluate)
+app.command()(compare)
 app.command()(verify)
 app.command()(doctor)
 app.add_typer(data, name="data")

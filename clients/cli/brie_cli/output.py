@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import httpx2
@@ -27,6 +28,14 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     widths = [max(len(line[at]) for line in lines) for at in range(len(columns))]
     for line in lines:
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def read_json_file(file: Path) -> Any:
+    """What a file holds; one that is no JSON is a usage error."""
+    try:
+        return json.loads(file.read_text())
+    except ValueError as error:
+        raise typer.BadParameter(f"{file} is no JSON: {error}") from error
 
 
 @contextmanager

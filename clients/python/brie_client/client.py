@@ -7,6 +7,7 @@ from typing import Any
 import openai
 from openai.types.fine_tuning import FineTuningJobEvent
 
+from brie_client.evaluations import Evaluations, Gates
 from brie_client.exports import FINAL, Exports
 from brie_core.wire import AdapterObject, Deleted, Page, WorkerObject
 
@@ -18,6 +19,8 @@ class Brie(openai.OpenAI):
         super().__init__(base_url=base_url, api_key=api_key, **options)
         self.adapters = Adapters(self)
         self.exports = Exports(self)
+        self.evaluations = Evaluations(self)
+        self.gates = Gates(self)
         self.workers = Workers(self)
 
 
@@ -36,9 +39,12 @@ class Adapters:
         """One adapter."""
         return AdapterObject.model_validate(self._client.get(f"/adapters/{name}", cast_to=object))
 
-    def point(self, name: str, version: str, expected_version: str | None) -> AdapterObject:
-        """Point `name` at `version` if it points at `expected_version` now; openai.ConflictError on a lost race."""
-        body = {"version": version, "expected_version": expected_version}
+    def point(self, name: str, version: str, expected_version: str | None, *, gate: bool = False) -> AdapterObject:
+        """Point `name` at `version` if it points at `expected_version` now; openai.ConflictError on a lost race.
+
+        With `gate` also openai.ConflictError unless the version has passed the name's gate in an evaluation.
+        """
+        body = {"version": version, "expected_version": expected_version, "gate": gate}
         return AdapterObject.model_validate(self._client.put(f"/adapters/{name}", body=body, cast_to=object))
 
     def delete(self, name: str) -> Deleted:

@@ -11,6 +11,7 @@ class JobKind(StrEnum):
 
     FINE_TUNE = "fine_tune"
     EXPORT = "export"
+    EVALUATION = "evaluation"
 
 
 class JobStatus(StrEnum):
@@ -39,7 +40,7 @@ MOVES: Mapping[JobStatus, frozenset[JobStatus]] = {
     _S.CANCELLED: frozenset(),
 }
 
-ID_PREFIXES = {JobKind.FINE_TUNE: "ftjob", JobKind.EXPORT: "export"}
+ID_PREFIXES = {JobKind.FINE_TUNE: "ftjob", JobKind.EXPORT: "export", JobKind.EVALUATION: "eval"}
 
 
 def may_move(source: JobStatus, target: JobStatus) -> bool:

@@ -29,7 +29,12 @@ _STREAMED = {
 }
 """Operations that answer whole, in this shape, or as a stream."""
 _FORMS = {"createFile": FILE_FORM}
-_RANGED = frozenset({"downloadExport", "downloadExportFile"})
+_PLAIN = {
+    "retrieveEvaluationReport": {"application/json": {"schema": {"type": "object"}}},
+    "retrieveEvaluationPage": {"text/html": {"schema": {"type": "string"}}},
+}
+"""Operations that answer with a file as it lies on the disk."""
+_RANGED = frozenset({"downloadExport", "downloadExportFile", "downloadEvaluationFile"})
 """Operations that answer with a file, or with the part of it that a Range header asks for."""
 _ERRORS = {
     400: "A field that cannot be honoured; `param` names it.",
@@ -56,6 +61,7 @@ _OF_ONE = {
     "createFile": {507},
     "createFineTuningJob": {404},
     "createExport": {404},
+    "createEvaluation": {404},
     "tokenize": {404},
     "detokenize": {404},
     "loadLoraAdapter": {404, 409},
@@ -68,6 +74,10 @@ _OF_ONE = {
     "deleteExport": {409},
     "downloadExport": {400, 412, 416},
     "downloadExportFile": {412, 416},
+    "cancelEvaluation": {400},
+    "deleteEvaluation": {409},
+    "downloadEvaluationFile": {412, 416},
+    "putGate": {400},
 }
 """Besides those that follow from what an operation takes."""
 _WITHOUT_DATABASE = frozenset({"live", "ready", "health"})
@@ -106,6 +116,8 @@ def _complete(operation: dict[str, Any], *, is_of_one: bool) -> None:
         answers["200"]["content"] = {"application/json": whole, "text/event-stream": {"schema": {"type": "string"}}}
     if name in _FORMS:
         operation["requestBody"]["content"] = {"multipart/form-data": {"schema": _FORMS[name]}}
+    if name in _PLAIN:
+        answers["200"]["content"] = _PLAIN[name]
     if name in _RANGED:
         bytes_ = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
         answers["200"]["content"] = bytes_

@@ -10,6 +10,7 @@ from brie_core.settings import Settings
 from brie_core.store.adapters import AdapterStore
 from brie_core.store.aliases import AliasStore
 from brie_core.store.files import FileStore
+from brie_core.store.gates import GateStore
 from brie_core.store.job_store import JobStore
 from brie_core.store.responses import ResponseStore
 from brie_core.store.workers import WorkerStore
@@ -34,6 +35,7 @@ class Services:
     aliases: AliasStore
     adapters: AdapterStore
     responses: ResponseStore
+    gates: GateStore
     workers: WorkerStore
     residency: Residency
     generator: Generator

@@ -116,3 +116,5 @@ WHOLE_PROMPT_LOGPROBS = where(
 MUTE_ECHO = where({"max_tokens": {"const": 0}}, {"echo": {"const": True}})
 QUANTIZED_GGUF = where({"quantization": {"type": "string"}}, {"format": {"anyOf": [{"const": "gguf"}, ABSENT]}})
 MERGED_DTYPE = where({"dtype": {"type": "string"}}, {"format": {"const": "merged"}})
+ONE_GATE = where({"gate": {"type": "object"}}, {"gate_of": ABSENT})
+KEY_OF_ANOTHER_SERVER = where({"key_env": {"type": "string"}}, {"base_url": {"type": "string"}})

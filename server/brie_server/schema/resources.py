@@ -71,6 +71,8 @@ class PointAdapter(StrictBody):
 
     version: Digest
     expected_version: Digest | None = None
+    gate: Flag = False
+    """Only if a finished evaluation of exactly this version has passed the name's stored gate."""
 
 
 def _of_gguf(value: str | None, info: ValidationInfo) -> str | None:

@@ -1,0 +1,113 @@
+"""An evaluation's report as tables and sentences for a terminal. It knows report.json, not how it was made."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from brie_cli.output import console
+
+Told = Mapping[str, Any]
+
+
+def show_report(report: Told) -> None:
+    """Every figure of each candidate, every comparison, what judges said, and the sweep."""
+    console.print(f"[bold]{escape(report['title'])}[/bold]")
+    _show_figures(report)
+    for comparison in report["comparisons"]:
+        _show_differences(comparison)
+        if comparison["judging"] is not None:
+            _show_judging(comparison["judging"])
+    _show_sweep(report["sweep"])
+    for comparison in report["comparisons"]:
+        console.print(f"[bold]{escape(comparison['sentence'])}[/bold]")
+
+
+def _show_figures(report: Told) -> None:
+    candidates = report["candidates"]
+    names = dict.fromkeys(name for told in candidates.values() for name in told["figures"])
+    rows = [
+        [_words(name), *(_interval(told["figures"].get(name)) for told in candidates.values())]
+        for name in names
+        if any((told["figures"].get(name) or {}).get("value") is not None for told in candidates.values())
+    ]
+    intervals = f"{report['confidence']:.0%} intervals"
+    _print([f"figure ({intervals})", *candidates], rows)
+
+
+def _show_differences(comparison: Told) -> None:
+    told = [each for each in comparison["figures"].values() if each["difference"] is not None]
+    rows = [
+        [
+            _words(each["figure"]),
+            _number(each["difference"]),
+            _between(each),
+            _number(each["effect_size"]),
+            _number(each["p_adjusted"]),
+            "more than noise" if each["more_than_noise"] else "noise",
+        ]
+        for each in told
+    ]
+    head = f"{comparison['candidate']} minus {comparison['against']}"
+    _print([head, "difference", "interval", "effect size", "p", ""], rows)
+
+
+def _show_judging(judging: Told) -> None:
+    rows = []
+    for name, judge in judging["judges"].items():
+        failed = judge["counts"]["failed"] + judge["counts"]["refused"]
+        counts = (judge["wins"], judge["losses"], judge["ties"] + judge["identical"], judge["unparseable"], failed)
+        rows.append([name, judge["identity"]["model"], _interval(judge["win_rate"]), *map(str, counts)])
+    _print(["judge", "model", "win rate", "wins", "losses", "ties", "unparseable", "failed"], rows)
+    console.print(escape(judging["win_rate"]["sentence"]))
+    for judge in judging["judges"].values():
+        for bias in judge["biases"]:
+            if bias["found"]:
+                console.print(escape(bias["sentence"]))
+
+
+def _show_sweep(cells: Sequence[Told]) -> None:
+    if not cells:
+        return
+    settings = list(dict.fromkeys(name for cell in cells for name in cell["settings"]))
+    shown = [name for name in cells[0]["figures"] if any(cell["figures"][name]["value"] is not None for cell in cells)]
+    rows = [
+        [
+            cell["candidate"],
+            *(str(cell["settings"].get(name, "")) for name in settings),
+            *(_number(cell["figures"][name]["value"]) for name in shown),
+        ]
+        for cell in cells
+    ]
+    _print(["candidate", *map(_words, settings), *map(_words, shown)], rows)
+
+
+def _print(head: Iterable[str], rows: Sequence[Sequence[str]]) -> None:
+    if not rows:
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in head:
+        table.add_column(escape(name), overflow="fold")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console.print(table)
+    console.print()
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _interval(figure: Told | None) -> str:
+    if figure is None or figure["value"] is None:
+        return ""
+    return _number(figure["value"]) + (f" ({_between(figure)})" if figure["low"] is not None else "")
+
+
+def _between(told: Told) -> str:
+    return "" if told["low"] is None or told["high"] is None else f"{_number(told['low'])} to {_number(told['high'])}"

@@ -1,0 +1,175 @@
+"""`brie eval`, `brie compare` and the example as a person runs them: in words, in JSON, and gates by exit status."""
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from typer.testing import CliRunner, Result
+
+from brie_cli import evaluating
+from brie_cli.main import app
+from brie_client import Brie
+from brie_processes import BrieProcesses
+from clients.test_command_line import EXAMPLES, ROWS, brie_command, run
+
+NAME = "eval-by-command"
+SHORT = ("--max-tokens", "4", "--held-out-prompts", "1", "--seed", "5")
+
+
+@pytest.fixture(scope="module")
+def client(brie: BrieProcesses, tiny_lora: Path) -> Iterator[Brie]:
+    """Of a server that has an adapter."""
+    folder = shutil.copytree(tiny_lora, brie.home / "tmp" / NAME)
+    body = {"lora_name": NAME, "lora_path": str(folder)}
+    assert httpx2.post(f"{brie.url}/v1/load_lora_adapter", json=body).status_code == 200
+    with Brie(base_url=f"{brie.url}/v1") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Held-out rows, prompts, and two gates."""
+    folder = tmp_path_factory.mktemp("asked")
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS[:3]))
+    prompts = [{"id": "a", "theme": "facts", "prompt": "Who?"}, {"id": "b", "theme": "code", "prompt": "Why?"}]
+    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prompts))
+    (folder / "open.json").write_text(json.dumps({"perplexity": {"max": 1e9}}))
+    (folder / "shut.json").write_text(json.dumps({"perplexity": {"max": 1.0}}))
+    return folder
+
+
+def test_a_report_is_told_in_tables_and_written_and_an_open_gate_is_status_0(
+    client: Brie, brie: BrieProcesses, files: Path, tmp_path: Path
+) -> None:
+    options = ("--data", str(files / "rows.jsonl"), "--prompts", str(files / "prompts.jsonl"), *SHORT)
+    more = ("--sweep", "temperature=0,1", "--judge-model", "tiny", "--gate", str(files / "open.json"))
+    told = brie_command(brie, "eval", NAME, *options, *more, "--output", "report", folder=tmp_path)
+    assert told.returncode == 0, told.stderr
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert (tmp_path / "report" / "page.html").read_text().startswith("<!doctype html>")
+    assert report["comparisons"][0]["sentence"] in told.stdout
+    assert f"{report['candidates'][NAME]['figures']['perplexity']['value']:.4g}" in told.stdout
+    assert f"{NAME} minus tiny" in told.stdout
+    assert "win rate" in told.stdout
+    assert "The gate is passed." in told.stdout
+    assert {cell["settings"]["temperature"] for cell in report["sweep"]} == {0, 1}
+
+
+def test_a_gate_that_is_not_kept_is_a_status_of_its_own_and_an_evaluation_is_told_again(
+    client: Brie, brie: BrieProcesses, files: Path
+) -> None:
+    options = ("--data", str(files / "rows.jsonl"), "--prompts", "none", "--gate", str(files / "shut.json"))
+    told = brie_command(brie, "eval", NAME, *options, "--json")
+    assert told.returncode == evaluating.GATE_FAILED, told.stderr
+    last = json.loads(told.stdout.splitlines()[-1])
+    assert last["gate_passed"] is False
+    assert set(last["report"]["candidates"]) == {NAME, "tiny"}
+    again = brie_command(brie, "eval", "--id", last["id"])
+    assert again.returncode == evaluating.GATE_FAILED
+    assert "The gate is not passed." in again.stdout
+    assert len(client.evaluations.list()) == len({each.id for each in client.evaluations.list()})
+
+
+def test_a_name_is_pointed_through_its_gate(
+    client: Brie, brie: BrieProcesses, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = client.adapters.retrieve(NAME).version
+    refused = called(brie, monkeypatch, "models", "point", "gated-here", NAME, "--gate")
+    assert (refused.exit_code, "has no gate" in refused.output) == (1, True)
+    stored = called(brie, monkeypatch, "models", "gate", "gated-here", str(files / "open.json"))
+    assert (stored.exit_code, stored.output.split()) == (0, ["FIGURE", "MIN", "MAX", "perplexity", "1000000000.0"])
+    assert called(brie, monkeypatch, "models", "gate", "gated-here").output == stored.output
+    refused = called(brie, monkeypatch, "models", "point", "gated-here", NAME, "--gate")
+    assert (refused.exit_code, "POST /v1/evaluations" in refused.output) == (1, True)
+    options = ("--data", str(files / "rows.jsonl"), "--prompts", "none", "--gate", "gated-here")
+    assert brie_command(brie, "eval", NAME, *options).returncode == 0
+    moved = called(brie, monkeypatch, "models", "point", "gated-here", NAME, "--gate", "--json")
+    assert (moved.exit_code, json.loads(moved.output)["version"]) == (0, version)
+    client.adapters.delete("gated-here")
+    client.gates.delete("gated-here")
+
+
+def called(brie: BrieProcesses, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Result:
+    """In this process: a refusal needs no other."""
+    monkeypatch.setenv("BRIE_URL", brie.url)
+    return CliRunner().invoke(app, arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("nope",), (1, "does not exist")),
+        ((NAME, "--against", "nope"), (1, "does not exist")),
+        ((NAME, "--data", "nope.jsonl"), (1, "nope.jsonl")),
+        ((NAME, "--gate", "nope"), (1, "has no gate")),
+        ((NAME, "--sweep", "warmth=1"), (1, "warmth")),
+        ((NAME, "--sweep", "temperature"), (2, "is not like")),
+        ((NAME, "--judge", "http://x/v1"), (2, "--judge-model")),
+        ((), (2, "MODEL")),
+        ((NAME, "--job", "ftjob-1"), (2, "MODEL")),
+    ],
+)
+def test_what_cannot_be_asked_is_told_in_one_line(
+    arguments: tuple[str, ...],
+    said: tuple[int, str],
+    client: Brie,
+    brie: BrieProcesses,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    result = called(brie, monkeypatch, "eval", *arguments)
+    status, words = said
+    assert result.exit_code == status, result.output
+    assert words in result.output
+    assert "Traceback" not in result.output
+
+
+def test_what_is_said_on_the_command_line_is_what_is_asked() -> None:
+    foreign = evaluating._candidate("http://h/v1#m", "BRIE_EVALUATION_KEY_H")
+    assert foreign == {"base_url": "http://h/v1", "model": "m", "key_env": "BRIE_EVALUATION_KEY_H"}
+    assert evaluating._candidate("ft:base:brie:x#y", None) == "ft:base:brie:x#y"
+    keys = ["BRIE_EVALUATION_KEY_A", "BRIE_EVALUATION_KEY_B"]
+    judges = evaluating._judges(["http://a/v1", "http://b/v1"], ["m", "n"], keys)
+    assert judges == [
+        {"model": "m", "base_url": "http://a/v1", "key_env": "BRIE_EVALUATION_KEY_A"},
+        {"model": "n", "base_url": "http://b/v1", "key_env": "BRIE_EVALUATION_KEY_B"},
+    ]
+    assert evaluating._judges([], ["m"], []) == [{"model": "m"}]
+    grid = evaluating._sweep(["temperature=0,0.7", "system_prompt=Be brief, please."])
+    assert grid == {"temperature": [0.0, 0.7], "system_prompt": ["Be brief, please."]}
+
+
+def test_two_models_are_shown_side_by_side(client: Brie, brie: BrieProcesses, files: Path) -> None:
+    one = brie_command(brie, "compare", NAME, "tiny", "Who was Spinoza?", "--max-tokens", "4", "--json")
+    assert one.returncode == 0, one.stderr
+    answers = json.loads(one.stdout)["answers"]
+    assert set(answers) == {NAME, "tiny"}
+    messages: Any = [{"role": "user", "content": "Who was Spinoza?"}]
+    asked = client.chat.completions.create(model="tiny", messages=messages, temperature=0.7, seed=0, max_tokens=4)
+    assert answers["tiny"] == asked.choices[0].message.content
+    drawn = brie_command(brie, "compare", NAME, "tiny", "--theme", "methodology", "--max-tokens", "3")
+    assert drawn.returncode == 0, drawn.stderr
+    assert drawn.stdout.count("methodology") == 1  # Brie's own prompts, one of a theme
+    assert any(NAME in line and "tiny" in line for line in drawn.stdout.splitlines())
+
+
+def test_prompts_of_ones_own_are_compared_and_an_unknown_theme_is_told(
+    client: Brie, brie: BrieProcesses, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--prompts", str(files / "prompts.jsonl"), "--max-tokens", "2", "--json")
+    result = called(brie, monkeypatch, "compare", NAME, "tiny", *options)
+    assert [json.loads(line)["id"] for line in result.output.splitlines()] == ["a", "b"]
+    result = called(brie, monkeypatch, "compare", NAME, "tiny", *options, "--theme", "nope")
+    assert result.exit_code == 2
+    assert "facts, code" in result.output
+
+
+def test_the_example_gives_the_same_report_twice(client: Brie, brie: BrieProcesses, tmp_path: Path) -> None:
+    told = run(brie, sys.executable, str(EXAMPLES / "evaluate.py"), NAME, "evaluated", folder=tmp_path)
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.splitlines()[-1] == "The second report is the first, byte for byte."
+    assert (tmp_path / "evaluated" / "again" / "page.html").is_file()

@@ -1,0 +1,115 @@
+"""Intervals and tests over prompts: their rates of error, their exactness for few prompts, and that they repeat."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from brie_trainer.evaluation.statistics import (
+    Chance,
+    contrast,
+    estimate,
+    exponential,
+    holm,
+    kappa,
+    permuted_effect,
+    ratio,
+    table,
+)
+
+CHANCE = Chance(0.95, 1000, 0)
+MOST_ALARMS = 18
+"""Of 200 at a rate of 5 %: more come once in a hundred times (binomial)."""
+
+
+def drawn_table(seed: int, prompts: int, shift: float = 0.0):  # type: ignore[no-untyped-def]
+    """Skewed values, two a prompt that have the prompt in common."""
+    draws = np.random.default_rng(seed)
+    common = draws.exponential(size=prompts)
+    rows = [(f"p{n % prompts}", (common[n % prompts] + draws.exponential() + shift, 1.0)) for n in range(2 * prompts)]
+    return table(rows)
+
+
+def test_chance_alone_is_called_noise_at_the_stated_rate() -> None:
+    found = [contrast(drawn_table(n, 15), drawn_table(n + 10_000, 15), ratio, CHANCE) for n in range(200)]
+    alarms = sum(each.p_value is not None and each.p_value <= 0.05 for each in found)
+    covered = sum((each.difference.low or 0) <= 0 <= (each.difference.high or 0) for each in found)
+    assert alarms <= MOST_ALARMS
+    assert alarms >= 3  # a test that never alarms is no test
+    assert covered >= 200 - MOST_ALARMS
+
+
+def test_a_real_difference_is_found() -> None:
+    found = [contrast(drawn_table(n, 30, 1.5), drawn_table(n + 10_000, 30), ratio, CHANCE) for n in range(50)]
+    assert sum(each.p_value is not None and each.p_value <= 0.05 for each in found) >= 45
+
+
+def test_answers_to_one_prompt_are_one_witness() -> None:
+    """The same two prompts a hundred times over say no more than two prompts."""
+    rows = [(f"p{n % 2}", (float(n % 2), 1.0)) for n in range(200)]
+    assert (found := estimate(table(rows), ratio, CHANCE)).low == 0.0
+    assert found.high == 1.0
+
+
+def test_five_prompts_can_never_be_more_than_noise() -> None:
+    """There are 32 ways to exchange five pairs: the most extreme two of them make 1/16."""
+    ones = table([(f"p{n}", (10.0 + n, 1.0)) for n in range(5)])
+    others = table([(f"p{n}", (0.0, 1.0)) for n in range(5)])
+    p_value = contrast(ones, others, ratio, Chance(0.95, 20_000, 0)).p_value
+    assert p_value == pytest.approx(1 / 16, abs=0.01)
+
+
+def test_means_are_weighted_by_tokens() -> None:
+    found = estimate(table([("a", (10.0, 10.0)), ("b", (2.0, 1.0))]), exponential, CHANCE)
+    assert found.value == pytest.approx(math.exp(12 / 11))
+
+
+def test_one_prompt_has_no_interval_and_none_has_no_value() -> None:
+    alone = estimate(table([("a", (1.0, 2.0))]), ratio, CHANCE)
+    assert (alone.value, alone.low, alone.high) == (0.5, None, None)
+    assert estimate(table([]), ratio, CHANCE).value is None
+    assert contrast(table([]), table([]), ratio, CHANCE).p_value is None
+
+
+def test_the_same_seed_draws_the_same_and_another_does_not() -> None:
+    given_table = drawn_table(1, 12)
+    one, again = (estimate(given_table, ratio, CHANCE.of("x")) for _ in range(2))
+    assert one == again
+    assert estimate(given_table, ratio, Chance(0.95, 1000, 1).of("x")) != one
+    assert estimate(given_table, ratio, CHANCE.of("y")) != one
+
+
+@given(st.lists(st.tuples(st.floats(-9, 9), st.floats(-9, 9)), min_size=2, max_size=12))
+def test_exchanging_the_sides_mirrors_what_is_said(values: list[tuple[float, float]]) -> None:
+    ones = table([(f"p{n}", (one, 1.0)) for n, (one, _) in enumerate(values)])
+    others = table([(f"p{n}", (other, 1.0)) for n, (_, other) in enumerate(values)])
+    chance = Chance(0.9, 200, 0)
+    there, back = contrast(ones, others, ratio, chance), contrast(others, ones, ratio, chance)
+    assert there.difference.value == pytest.approx(-(back.difference.value or 0.0), abs=1e-9)
+    assert there.difference.low == pytest.approx(-(back.difference.high or 0.0), abs=1e-9)
+    assert there.effect_size is None or there.effect_size == pytest.approx(-(back.effect_size or 0.0))
+
+
+def test_dealt_marks_find_what_goes_with_them_and_nothing_else() -> None:
+    draws = np.random.default_rng(0)
+    marks = [bool(each) for each in draws.integers(0, 2, 60)]
+    bound = [(f"p{n}", float(mark), mark) for n, mark in enumerate(marks)]
+    free = [(f"p{n}", float(draws.integers(0, 2)), mark) for n, mark in enumerate(marks)]
+    assert permuted_effect(bound, CHANCE).p_value == pytest.approx(1 / 1001)
+    assert (permuted_effect(free, CHANCE).p_value or 0) > 0.05
+    assert permuted_effect([("p", 1.0, True)], CHANCE).p_value is None
+
+
+def test_holm_by_hand() -> None:
+    told = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": None})
+    assert told == {"a": pytest.approx(0.03), "c": pytest.approx(0.06), "b": pytest.approx(0.06), "d": None}
+
+
+def test_kappa_by_hand() -> None:
+    # both say win half of the time; they agree on 3 of 4, by chance on half of them
+    assert kappa([("win", "win"), ("win", "loss"), ("loss", "loss"), ("loss", "loss")]) == pytest.approx(0.5)
+    assert kappa([("win", "win")] * 3) is None
+    assert kappa([("win", "loss"), ("loss", "win")]) == pytest.approx(-1.0)
+    assert kappa([]) is None
