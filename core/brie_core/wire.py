@@ -93,7 +93,7 @@ class WorkerObject(Resource):
     version: str
     """Of Brie."""
     kinds: list[str]
-    """What it does: fine_tune, export."""
+    """What it does: fine_tune, export, evaluation."""
     status: str
     """idle; busy; waiting, for its device; or gone: not seen for 20 seconds."""
     waiting: str | None = None

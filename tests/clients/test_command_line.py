@@ -213,7 +213,7 @@ def test_the_doctor_shows_who_works(brie: BrieProcesses) -> None:
         (worker,) = [each for each in client.workers.list() if each.status != "gone"]
     assert findings["worker"]["value"].startswith(f"{worker.id} on cpu: ")
     assert findings["API"]["value"].endswith("answers")
-    assert (worker.kinds, worker.waiting) == (["fine_tune", "export"], None)
+    assert (worker.kinds, worker.waiting) == (["fine_tune", "export", "evaluation"], None)
     assert worker.started_at <= worker.seen_at
 
 
