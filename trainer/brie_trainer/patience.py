@@ -23,6 +23,8 @@ async def unbroken(ask: Coroutine[Any, Any, _T]) -> _T:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # nobody is left to be told
         raise
 
 
