@@ -15,7 +15,7 @@ import psutil
 
 from brie_core.settings import Settings
 
-_START_SECONDS = 90.0
+_START_SECONDS = 240.0
 
 
 class BrieProcesses:

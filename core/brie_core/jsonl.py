@@ -30,9 +30,7 @@ def read_rows(file: Path, *, param: str = "file") -> Iterator[tuple[int, dict[st
         number = 0
         while line := stream.readline(MAX_LINE_BYTES + 1):
             number += 1
-            if number == 1 and (
-                found := next((form for sign, form in _FOREIGN.items() if line.startswith(sign)), None)
-            ):
+            if number == 1 and (found := _foreign(line)):
                 raise _invalid(1, f"shows that the file is {found}: make it plain JSON Lines in UTF-8", param)
             if len(line) > MAX_LINE_BYTES:
                 raise _invalid(number, f"is longer than {MAX_LINE_BYTES // 2**20} MiB", param)

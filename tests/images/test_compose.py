@@ -14,7 +14,7 @@ import pytest
 import yaml
 from jsonschema_rs import Draft7Validator
 
-from brie_core.settings import LOOPBACK, Settings
+from brie_core.settings import EVALUATION_KEY, LOOPBACK, Settings
 
 ROOT = Path(__file__).parents[2]
 FILES = ("docker-compose.yml", "compose.sqlite.yml")
@@ -22,7 +22,7 @@ SCHEMA = Draft7Validator(json.loads(Path(__file__).with_name("compose-spec.json"
 _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)")
 _FOREIGN = {"POSTGRES_PASSWORD", "HF_TOKEN", "HF_HUB_OFFLINE"}
 """What PostgreSQL's image and the hub's library read."""
-SETTINGS = {f"BRIE_{field.name.upper()}" for field in fields(Settings)}
+SETTINGS = {EVALUATION_KEY, *(f"BRIE_{field.name.upper()}" for field in fields(Settings))}
 
 
 @pytest.fixture(scope="module", params=FILES)

@@ -283,15 +283,17 @@ class Worker:
             await self._jobs.write(lease, Change(events=[stopping]))
 
     async def _crashed(self, lease: Lease, job: Job, child: Child) -> None:
-        """The child ended without a last word: try again from the last checkpoint, a few times without a new one."""
+        """The child ended without a last word: try again from where it was, a few times without getting on."""
         crashes = job.result.get("crashes", 0) + 1
         reason = f"The job's process ended with status {child.status}"
         reason += " (killed: out of memory?)" if child.status == -9 else ""
         if crashes >= _MAX_CRASHES:
-            message = f"{reason}, {crashes} times without a new checkpoint; log.txt in its folder says more."
+            standing = " without a new checkpoint" if job.kind is JobKind.FINE_TUNE else ""
+            message = f"{reason}, {crashes} times{standing}; log.txt in its folder says more."
             await self._write(lease, failure({"code": "process_crashed", "message": message}))
             return
-        again = NewEvent(message=f"{reason}; trying again from the last checkpoint", level="warn")
+        onwards = " from the last checkpoint" if job.kind is JobKind.FINE_TUNE else ""
+        again = NewEvent(message=f"{reason}; trying again{onwards}", level="warn")
         await self._write(lease, Change(status=JobStatus.QUEUED, events=[again], result={"crashes": crashes}))
 
 
