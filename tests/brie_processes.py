@@ -69,6 +69,10 @@ class BrieProcesses:
             command = [sys.executable, "-m", "brie_trainer"]
             self._processes["another"] = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
 
+    def pid(self, module: str) -> int:
+        """Of a process that runs."""
+        return self._processes[module].pid
+
     def send(self, module: str, number: int) -> None:
         """A signal."""
         self._processes[module].send_signal(number)

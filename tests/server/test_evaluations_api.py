@@ -54,7 +54,7 @@ def data(client: Brie) -> str:
 
 @pytest.fixture(scope="module")
 def prompts(client: Brie) -> str:
-    return client.files.create(file=("prompts.jsonl", _jsonl(PROMPTS)), purpose="evals").id
+    return client.files.create(file=("prompts.jsonl", _jsonl(PROMPTS)), purpose="user_data").id
 
 
 def _done(client: Brie, **asked: Any) -> EvaluationObject:

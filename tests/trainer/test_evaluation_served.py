@@ -17,17 +17,18 @@ from brie_trainer.evaluation.rows import read_rows
 
 HELD_OUT = Path("clients/examples/data/philosophy-validation.jsonl")
 ROWS = 5
+NAME = "evaluated-alone"
 
 
 @pytest.fixture(scope="module")
 def served(brie: BrieProcesses, tiny_lora: Path) -> Iterator[str]:
     """The name of an adapter that the running Brie answers from."""
-    folder = brie.home / "tmp" / "evaluated"
+    folder = brie.home / "tmp" / NAME
     shutil.copytree(tiny_lora, folder)
-    loaded = httpx2.post(f"{brie.url}/v1/load_lora_adapter", json={"lora_name": "evaluated", "lora_path": str(folder)})
+    loaded = httpx2.post(f"{brie.url}/v1/load_lora_adapter", json={"lora_name": NAME, "lora_path": str(folder)})
     assert loaded.status_code == 200, loaded.text
-    yield "evaluated"
-    httpx2.post(f"{brie.url}/v1/unload_lora_adapter", json={"lora_name": "evaluated"})
+    yield NAME
+    httpx2.post(f"{brie.url}/v1/unload_lora_adapter", json={"lora_name": NAME})
 
 
 @pytest.fixture(scope="module")

@@ -83,6 +83,10 @@ def is_(*statuses: JobStatus) -> Callable[[Job], bool]:
 ENDED = is_(JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED)
 
 
+def has_checkpoint(job: Job) -> bool:
+    return "best_step" in job.result
+
+
 @pytest.fixture
 async def place(
     database: Database, tiny_base: BaseModel, tiny_lora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -112,7 +116,7 @@ async def test_three_crashes_without_a_new_checkpoint_fail_it(place: Place) -> N
 
 async def test_a_paused_job_has_stopped_and_goes_on_when_it_is_resumed(place: Place) -> None:
     job = await place.job([("checkpoint", 1), ("wait", 1)], [("result", 1)])
-    await place.until(job, lambda job: "best_step" in job.result)  # by now its process heeds signals
+    await place.until(job, has_checkpoint)  # by now its process heeds signals
     await place.jobs.pause(job.id, FINE_TUNE)
     job = await place.until(job, is_(JobStatus.PAUSED))
     assert (await place.told(job))[-2:] == ["Stopped behind step 1", "The job is paused"]
@@ -126,7 +130,7 @@ async def test_a_process_that_does_not_stop_is_ended_and_the_job_is_paused(
 ) -> None:
     monkeypatch.setattr(worker_module, "_PAUSE_SECONDS", 1.0)
     job = await place.job([("checkpoint", 1), ("hang",)], [("result", 1)])
-    await place.until(job, is_(JobStatus.RUNNING))
+    await place.until(job, has_checkpoint)
     await place.jobs.pause(job.id, FINE_TUNE)
     job = await place.until(job, is_(JobStatus.PAUSED), seconds=10)
     await place.jobs.resume(job.id, FINE_TUNE)
@@ -135,7 +139,7 @@ async def test_a_process_that_does_not_stop_is_ended_and_the_job_is_paused(
 
 async def test_a_run_that_ends_while_it_is_to_pause_has_succeeded(place: Place) -> None:
     job = await place.job([("checkpoint", 1), ("wait", 1), ("result", 1)])
-    await place.until(job, is_(JobStatus.RUNNING))
+    await place.until(job, has_checkpoint)
     await place.jobs.pause(job.id, FINE_TUNE)
     assert (await place.until(job, is_(JobStatus.PAUSED, JobStatus.SUCCEEDED))).status is JobStatus.SUCCEEDED
 
@@ -250,7 +254,7 @@ async def test_training_goes_on_while_the_database_is_away_and_nobody_takes_it_o
     other.kind.scripts = [[("checkpoint", 1), ("rest", 10), ("checkpoint", 2), ("result", 2)]]
     try:
         job = await place.job(*other.kind.scripts)
-        await place.until(job, lambda job: "best_step" in job.result)
+        await place.until(job, has_checkpoint)
         if how == "restarted":
             postgres.stop()
         else:

@@ -104,7 +104,7 @@ def evaluate(
                 "held_out_prompts": held_out_prompts,
                 **_gate(gate),
                 "data": _file(client, data, "fine-tune"),
-                "prompts": _file(client, prompts, "evals"),
+                "prompts": _file(client, prompts, "user_data"),
             }
             existing = client.evaluations.create(**_given(plain | asked)).id
         done = _followed(client, existing, as_json=as_json)
