@@ -4,15 +4,14 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from typer.testing import CliRunner, Result
 
 from brie_cli import evaluating
-from brie_cli.main import app
 from brie_client import Brie
 from brie_processes import BrieProcesses
 from clients.test_command_line import EXAMPLES, ROWS, brie_command, run
@@ -75,29 +74,35 @@ def test_a_gate_that_is_not_kept_is_a_status_of_its_own_and_an_evaluation_is_tol
     assert len(client.evaluations.list()) == len({each.id for each in client.evaluations.list()})
 
 
-def test_a_name_is_pointed_through_its_gate(
-    client: Brie, brie: BrieProcesses, files: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_name_is_pointed_through_its_gate(client: Brie, brie: BrieProcesses, files: Path) -> None:
     version = client.adapters.retrieve(NAME).version
-    refused = called(brie, monkeypatch, "models", "point", "gated-here", NAME, "--gate")
+    refused = called(brie, "models", "point", "gated-here", NAME, "--gate")
     assert (refused.exit_code, "has no gate" in refused.output) == (1, True)
-    stored = called(brie, monkeypatch, "models", "gate", "gated-here", str(files / "open.json"))
+    stored = called(brie, "models", "gate", "gated-here", str(files / "open.json"))
     assert (stored.exit_code, stored.output.split()) == (0, ["FIGURE", "MIN", "MAX", "perplexity", "1000000000.0"])
-    assert called(brie, monkeypatch, "models", "gate", "gated-here").output == stored.output
-    refused = called(brie, monkeypatch, "models", "point", "gated-here", NAME, "--gate")
+    assert called(brie, "models", "gate", "gated-here").output == stored.output
+    refused = called(brie, "models", "point", "gated-here", NAME, "--gate")
     assert (refused.exit_code, "POST /v1/evaluations" in refused.output) == (1, True)
     options = ("--data", str(files / "rows.jsonl"), "--prompts", "none", "--gate", "gated-here")
     assert brie_command(brie, "eval", NAME, *options).returncode == 0
-    moved = called(brie, monkeypatch, "models", "point", "gated-here", NAME, "--gate", "--json")
+    moved = called(brie, "models", "point", "gated-here", NAME, "--gate", "--json")
     assert (moved.exit_code, json.loads(moved.output)["version"]) == (0, version)
     client.adapters.delete("gated-here")
     client.gates.delete("gated-here")
 
 
-def called(brie: BrieProcesses, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Result:
-    """In this process: a refusal needs no other."""
-    monkeypatch.setenv("BRIE_URL", brie.url)
-    return CliRunner().invoke(app, arguments)
+@dataclass(frozen=True)
+class Told:
+    """How a command ended, and all that it said."""
+
+    exit_code: int
+    output: str
+
+
+def called(brie: BrieProcesses, *arguments: str) -> Told:
+    """In a process of its own, whose end closes its connection."""
+    done = brie_command(brie, *arguments)
+    return Told(done.returncode, done.stdout + done.stderr)
 
 
 @pytest.mark.parametrize(
@@ -119,9 +124,8 @@ def test_what_cannot_be_asked_is_told_in_one_line(
     said: tuple[int, str],
     client: Brie,
     brie: BrieProcesses,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    result = called(brie, monkeypatch, "eval", *arguments)
+    result = called(brie, "eval", *arguments)
     status, words = said
     assert result.exit_code == status, result.output
     assert words in result.output
@@ -158,12 +162,12 @@ def test_two_models_are_shown_side_by_side(client: Brie, brie: BrieProcesses, fi
 
 
 def test_prompts_of_ones_own_are_compared_and_an_unknown_theme_is_told(
-    client: Brie, brie: BrieProcesses, files: Path, monkeypatch: pytest.MonkeyPatch
+    client: Brie, brie: BrieProcesses, files: Path
 ) -> None:
     options = ("--prompts", str(files / "prompts.jsonl"), "--max-tokens", "2", "--json")
-    result = called(brie, monkeypatch, "compare", NAME, "tiny", *options)
+    result = called(brie, "compare", NAME, "tiny", *options)
     assert [json.loads(line)["id"] for line in result.output.splitlines()] == ["a", "b"]
-    result = called(brie, monkeypatch, "compare", NAME, "tiny", *options, "--theme", "nope")
+    result = called(brie, "compare", NAME, "tiny", *options, "--theme", "nope")
     assert result.exit_code == 2
     assert "facts, code" in result.output
 
