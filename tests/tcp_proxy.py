@@ -28,14 +28,17 @@ class Wire:
 
     def close(self) -> None:
         """The end of it."""
-        self._server.close()
-        self._do(self._be("cut"))
+        self._do(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
     def _do(self, part: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(part, self._loop).result(10)
+
+    async def _end(self) -> None:
+        self._server.close()  # on its own loop's thread: it counts connections that end meanwhile
+        await self._be("cut")
 
     async def _be(self, state: State) -> None:
         was, self._state = self._state, state

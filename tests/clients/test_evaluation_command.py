@@ -32,12 +32,13 @@ def client(brie: BrieProcesses, tiny_lora: Path) -> Iterator[Brie]:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Held-out rows, prompts, and two gates."""
+    """Held-out rows, prompts, and three gates; by one of them no other test evaluates."""
     folder = tmp_path_factory.mktemp("asked")
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS[:3]))
     prompts = [{"id": "a", "theme": "facts", "prompt": "Who?"}, {"id": "b", "theme": "code", "prompt": "Why?"}]
     (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prompts))
     (folder / "open.json").write_text(json.dumps({"perplexity": {"max": 1e9}}))
+    (folder / "unheard.json").write_text(json.dumps({"perplexity": {"max": 2e9}}))
     (folder / "shut.json").write_text(json.dumps({"perplexity": {"max": 1.0}}))
     return folder
 
@@ -78,8 +79,8 @@ def test_a_name_is_pointed_through_its_gate(client: Brie, brie: BrieProcesses, f
     version = client.adapters.retrieve(NAME).version
     refused = called(brie, "models", "point", "gated-here", NAME, "--gate")
     assert (refused.exit_code, "has no gate" in refused.output) == (1, True)
-    stored = called(brie, "models", "gate", "gated-here", str(files / "open.json"))
-    assert (stored.exit_code, stored.output.split()) == (0, ["FIGURE", "MIN", "MAX", "perplexity", "1000000000.0"])
+    stored = called(brie, "models", "gate", "gated-here", str(files / "unheard.json"))
+    assert (stored.exit_code, stored.output.split()) == (0, ["FIGURE", "MIN", "MAX", "perplexity", "2000000000.0"])
     assert called(brie, "models", "gate", "gated-here").output == stored.output
     refused = called(brie, "models", "point", "gated-here", NAME, "--gate")
     assert (refused.exit_code, "POST /v1/evaluations" in refused.output) == (1, True)
