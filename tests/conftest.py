@@ -97,8 +97,8 @@ def tiny_lora(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture(scope="session")
 def brie(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrieProcesses]:
     """A running API and worker over the tiny model, shared by the tests that break nothing."""
-    environment = {"BRIE_DATABASE_URL": databases.new_database_url()}
-    processes = BrieProcesses(tmp_path_factory.mktemp("shared") / "home", tiny_model, environment)
+    home = tmp_path_factory.mktemp("shared") / "home"
+    processes = BrieProcesses(home, tiny_model, {"BRIE_DATABASE_URL": databases.database_url_of(home)})
     processes.start("brie_server", "brie_trainer")
     yield processes
     processes.stop_all()

@@ -18,7 +18,7 @@ from brie_core.text.tokenizer import Tokenizer
 from brie_core.weights.base_model import open_base_model
 from brie_server.app import create_app
 from brie_server.engine.base import Embedding, EngineInfo, FinishReason, Logprobs, Prompt, Token
-from databases import new_database_url
+from databases import database_url_of
 
 EOS = 2
 
@@ -87,7 +87,7 @@ async def scripted(folder: Path, home: Path) -> AsyncIterator[tuple[ScriptedEngi
     """The engine over a model folder of which only the text is used, and the unmodified SDK before it."""
     engine = ScriptedEngine(folder)
     base = open_base_model("scripted", folder, home / "digests.json")
-    app = create_app(Settings(home=home, database_url=new_database_url()), base, lambda _settings, _base: engine)
+    app = create_app(Settings(home=home, database_url=database_url_of(home)), base, lambda _settings, _base: engine)
     transport = httpx2.ASGITransport(app=cast("Any", app))
     async with _living(app), httpx2.AsyncClient(transport=transport) as http:
         client = AsyncOpenAI(
