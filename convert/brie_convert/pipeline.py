@@ -84,8 +84,10 @@ def export(request: ExportRequest, progress: Progress) -> ExportResult:
         checked = aside.submit(_check_digest, request.base, staged)
         built = staged / "output"
         built.mkdir()
-        made = output.build(built, staged, progress)
-        checked.result()
+        try:
+            made = output.build(built, staged, progress)
+        finally:
+            checked.result()  # whatever else went wrong: over another base it had to
         _describe(request, sources, made, built)
         progress("publishing", 0.99)
         if not publish_folder(built, request.output):

@@ -104,8 +104,19 @@ class WorkerObject(Resource):
     seen_at: int
 
 
+class EventObject(Resource):
+    """Something that happened to a job; each kind of job has its own `object`."""
+
+    object: str = "event"
+    created_at: int
+    level: str
+    message: str
+    type: str
+    data: dict[str, Any]
+
+
 class ExportedFile(Wire):
-    """A file that an export wrote."""
+    """A file that an export or an evaluation wrote."""
 
     filename: str
     bytes: int
@@ -113,7 +124,7 @@ class ExportedFile(Wire):
 
 
 class ExportError(Wire):
-    """Why an export failed."""
+    """Why an export or an evaluation failed."""
 
     code: str
     message: str
@@ -144,15 +155,10 @@ class ExportObject(Resource):
     error: ExportError | None = None
 
 
-class ExportEvent(Resource):
+class ExportEvent(EventObject):
     """Something that happened to an export, as fine-tuning jobs tell it."""
 
     object: Literal["export.event"] = "export.event"
-    created_at: int
-    level: str
-    message: str
-    type: str
-    data: dict[str, Any]
 
 
 class EvaluatedModel(Wire):
@@ -217,15 +223,10 @@ class EvaluationObject(Resource):
     error: ExportError | None = None
 
 
-class EvaluationEvent(Resource):
+class EvaluationEvent(EventObject):
     """Something that happened to an evaluation, as fine-tuning jobs tell it."""
 
     object: Literal["evaluation.event"] = "evaluation.event"
-    created_at: int
-    level: str
-    message: str
-    type: str
-    data: dict[str, Any]
 
 
 class GateObject(Resource):

@@ -4,7 +4,6 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -77,33 +76,19 @@ def test_a_gate_that_is_not_kept_is_a_status_of_its_own_and_an_evaluation_is_tol
 
 def test_a_name_is_pointed_through_its_gate(client: Brie, brie: BrieProcesses, files: Path) -> None:
     version = client.adapters.retrieve(NAME).version
-    refused = called(brie, "models", "point", "gated-here", NAME, "--gate")
-    assert (refused.exit_code, "has no gate" in refused.output) == (1, True)
-    stored = called(brie, "models", "gate", "gated-here", str(files / "unheard.json"))
-    assert (stored.exit_code, stored.output.split()) == (0, ["FIGURE", "MIN", "MAX", "perplexity", "2000000000.0"])
-    assert called(brie, "models", "gate", "gated-here").output == stored.output
-    refused = called(brie, "models", "point", "gated-here", NAME, "--gate")
-    assert (refused.exit_code, "POST /v1/evaluations" in refused.output) == (1, True)
+    refused = brie_command(brie, "models", "point", "gated-here", NAME, "--gate")
+    assert (refused.returncode, "has no gate" in refused.stderr) == (1, True)
+    stored = brie_command(brie, "models", "gate", "gated-here", str(files / "unheard.json"))
+    assert (stored.returncode, stored.stdout.split()) == (0, ["FIGURE", "MIN", "MAX", "perplexity", "2000000000.0"])
+    assert brie_command(brie, "models", "gate", "gated-here").stdout == stored.stdout
+    refused = brie_command(brie, "models", "point", "gated-here", NAME, "--gate")
+    assert (refused.returncode, "POST /v1/evaluations" in refused.stderr) == (1, True)
     options = ("--data", str(files / "rows.jsonl"), "--prompts", "none", "--gate", "gated-here")
     assert brie_command(brie, "eval", NAME, *options).returncode == 0
-    moved = called(brie, "models", "point", "gated-here", NAME, "--gate", "--json")
-    assert (moved.exit_code, json.loads(moved.output)["version"]) == (0, version)
+    moved = brie_command(brie, "models", "point", "gated-here", NAME, "--gate", "--json")
+    assert (moved.returncode, json.loads(moved.stdout)["version"]) == (0, version)
     client.adapters.delete("gated-here")
     client.gates.delete("gated-here")
-
-
-@dataclass(frozen=True)
-class Told:
-    """How a command ended, and all that it said."""
-
-    exit_code: int
-    output: str
-
-
-def called(brie: BrieProcesses, *arguments: str) -> Told:
-    """In a process of its own, whose end closes its connection."""
-    done = brie_command(brie, *arguments)
-    return Told(done.returncode, done.stdout + done.stderr)
 
 
 @pytest.mark.parametrize(
@@ -126,11 +111,11 @@ def test_what_cannot_be_asked_is_told_in_one_line(
     client: Brie,
     brie: BrieProcesses,
 ) -> None:
-    result = called(brie, "eval", *arguments)
+    result = brie_command(brie, "eval", *arguments)
     status, words = said
-    assert result.exit_code == status, result.output
-    assert words in result.output
-    assert "Traceback" not in result.output
+    assert result.returncode == status, result.stderr
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_what_is_said_on_the_command_line_is_what_is_asked() -> None:
@@ -166,11 +151,11 @@ def test_prompts_of_ones_own_are_compared_and_an_unknown_theme_is_told(
     client: Brie, brie: BrieProcesses, files: Path
 ) -> None:
     options = ("--prompts", str(files / "prompts.jsonl"), "--max-tokens", "2", "--json")
-    result = called(brie, "compare", NAME, "tiny", *options)
-    assert [json.loads(line)["id"] for line in result.output.splitlines()] == ["a", "b"]
-    result = called(brie, "compare", NAME, "tiny", *options, "--theme", "nope")
-    assert result.exit_code == 2
-    assert "facts, code" in result.output
+    result = brie_command(brie, "compare", NAME, "tiny", *options)
+    assert [json.loads(line)["id"] for line in result.stdout.splitlines()] == ["a", "b"]
+    result = brie_command(brie, "compare", NAME, "tiny", *options, "--theme", "nope")
+    assert result.returncode == 2
+    assert "facts, code" in result.stderr
 
 
 def test_the_example_gives_the_same_report_twice(client: Brie, brie: BrieProcesses, tmp_path: Path) -> None:

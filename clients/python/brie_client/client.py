@@ -8,7 +8,8 @@ import openai
 from openai.types.fine_tuning import FineTuningJobEvent
 
 from brie_client.evaluations import Evaluations, Gates
-from brie_client.exports import FINAL, Exports
+from brie_client.exports import Exports
+from brie_client.following import FINAL
 from brie_core.wire import AdapterObject, Deleted, Page, WorkerObject
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import httpx2
 
+from brie_core.durable import sync_folder
+
 _SILENCE_SECONDS = 60.0  # the server may be training on the same cores
 _TRIES = 5
 
@@ -23,7 +25,22 @@ class Address:
     headers: Mapping[str, str]
 
 
-def fetch(address: Address, partial: Path, sha256: str, arrived: Callable[[int], None]) -> None:
+def fetch(address: Address, target: Path, sha256: str, arrived: Callable[[int], None]) -> Path:
+    """Bring the file to `target`, whole or not at all; one that is there already is not asked for.
+
+    What an earlier try left beside `target` is gone on from. Raises OSError for a file that arrived damaged,
+    httpx2.HTTPError where the connection broke again and again.
+    """
+    if is_whole(target, sha256):
+        return target
+    partial = target.with_name(f"{target.name}.{sha256[:8]}.partial")
+    _complete(address, partial, sha256, arrived)
+    partial.replace(target)
+    sync_folder(target.parent)
+    return target
+
+
+def _complete(address: Address, partial: Path, sha256: str, arrived: Callable[[int], None]) -> None:
     """Bring `partial` to the file's end, from wherever it is; raises OSError, having removed it, if it is damaged.
 
     A connection that breaks is opened again, as long as bytes arrive in between; then httpx2.HTTPError is raised and

@@ -1,17 +1,15 @@
 """The client's side of /v1/evaluations and /v1/gates. It knows paths, wire types, and what a finished one has."""
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import openai
 
-from brie_client.download import Address, fetch, is_whole
-from brie_core.durable import sync_folder
+from brie_client.download import Address, fetch
+from brie_client.following import until_final
 from brie_core.wire import Deleted, EvaluationEvent, EvaluationObject, GateObject, Page
 
-FINAL = frozenset({"succeeded", "failed", "cancelled"})
 Candidate = str | Mapping[str, Any]
 """A model of this server, or one behind another: {"base_url", "model", "key_env"}."""
 
@@ -64,14 +62,7 @@ class Evaluations:
 
     def follow(self, evaluation_id: str, poll_seconds: float = 0.5) -> Iterator[EvaluationObject]:
         """The evaluation each time it has moved, until it is finished."""
-        last = None
-        while last is None or last.status not in FINAL:
-            current = self.retrieve(evaluation_id)
-            if current != last:
-                yield current
-            else:
-                time.sleep(poll_seconds)
-            last = current
+        return until_final(lambda: self.retrieve(evaluation_id), poll_seconds)
 
     def report(self, evaluation_id: str) -> dict[str, Any]:
         """report.json of a finished evaluation: every figure with its interval."""
@@ -86,14 +77,8 @@ class Evaluations:
         file = next((each for each in evaluation.files if each.filename == filename), None)
         if file is None:
             raise FileNotFoundError(f"evaluation {evaluation.id} has no file {filename}: it is {evaluation.status}")
-        if is_whole(target, file.sha256):
-            return target
-        partial = target.with_name(f"{target.name}.{file.sha256[:8]}.partial")
         url = f"{str(self._client.base_url).rstrip('/')}/evaluations/{evaluation.id}/files/{filename}"
-        fetch(Address(url, self._client.auth_headers), partial, file.sha256, lambda _here: None)
-        partial.replace(target)
-        sync_folder(target.parent)
-        return target
+        return fetch(Address(url, self._client.auth_headers), target, file.sha256, lambda _here: None)
 
 
 class Gates:

@@ -1,16 +1,15 @@
 """The client's side of /v1/exports. It knows paths, wire types, and which file of an export is which."""
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import openai
 
 from brie_client.download import Address, fetch, is_whole
+from brie_client.following import until_final
 from brie_core.durable import sync_folder
 from brie_core.wire import Deleted, ExportedFile, ExportEvent, ExportObject, Page
 
-FINAL = frozenset({"succeeded", "failed", "cancelled"})
 Arrived = Callable[[ExportedFile, int], None]
 """Told the file, and how many of its bytes are here."""
 
@@ -60,14 +59,7 @@ class Exports:
 
     def follow(self, export_id: str, poll_seconds: float = 0.5) -> Iterator[ExportObject]:
         """The export each time it has moved, until it is finished."""
-        last = None
-        while last is None or last.status not in FINAL:
-            current = self.retrieve(export_id)
-            if current != last:
-                yield current
-            else:
-                time.sleep(poll_seconds)
-            last = current
+        return until_final(lambda: self.retrieve(export_id), poll_seconds)
 
     def download(
         self, export: ExportObject, target: Path, filename: str | None = None, arrived: Arrived = _say_nothing
@@ -78,13 +70,7 @@ class Exports:
         OSError for a file that arrived damaged, httpx2.HTTPError where the connection broke again and again.
         """
         file = _file_of(export, filename)
-        if is_whole(target, file.sha256):
-            return target
-        partial = target.with_name(f"{target.name}.{file.sha256[:8]}.partial")
-        fetch(self._address(export, file), partial, file.sha256, lambda here: arrived(file, here))
-        partial.replace(target)
-        sync_folder(target.parent)
-        return target
+        return fetch(self._address(export, file), target, file.sha256, lambda here: arrived(file, here))
 
     def download_all(self, export: ExportObject, folder: Path, arrived: Arrived = _say_nothing) -> Path:
         """Fetch every file of a finished export; `folder` appears once all of them are here and right.

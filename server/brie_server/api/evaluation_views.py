@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from brie_core.store.jobs import Event, Job, JobStatus
+from brie_core.store.jobs import Job, JobStatus
 from brie_core.wire import (
     EvaluatedModel,
-    EvaluationEvent,
     EvaluationJudge,
     EvaluationObject,
     ExportedFile,
@@ -35,17 +34,6 @@ def shown_evaluation(job: Job) -> EvaluationObject:
         gate_sentences=[verdict["sentence"] for verdict in gate.get("verdicts", ())],
         files=[ExportedFile(**entry) for entry in result.get("files", [])],
         error=None if job.error is None else ExportError(**job.error),
-    )
-
-
-def shown_evaluation_event(event: Event) -> EvaluationEvent:
-    return EvaluationEvent(
-        id=event.id,
-        created_at=event.created_at,
-        level=event.level,
-        message=event.message,
-        type=event.type,
-        data=dict(event.data),
     )
 
 

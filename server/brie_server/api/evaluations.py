@@ -1,25 +1,22 @@
 """/v1/evaluations: ask how models compare, follow it, read what it says. It knows rows; a worker has models asked."""
 
-import shutil
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from litestar import Request, Response, delete, get, post
-from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+from litestar.params import FromPath, FromQuery, JSONBody
 
 from brie_core.background import in_background
-from brie_core.durable import remove_folder
-from brie_core.errors import NotFound
 from brie_core.store.job_store import check_finished
 from brie_core.store.jobs import Job, JobKind, JobStatus, NewEvent
 from brie_core.wire import Deleted, EvaluationEvent, EvaluationObject, ExportedFile, Page, page_of
 from brie_server.api.evaluation_specs import evaluation_spec
-from brie_server.api.evaluation_views import shown_evaluation, shown_evaluation_event
+from brie_server.api.evaluation_views import shown_evaluation
+from brie_server.api.job_resources import Limit, file_of, remove_files, shown_event
 from brie_server.api.ranges import ranged_file
 from brie_server.api.services import Given, Services
 from brie_server.schema.evaluations import CreateEvaluation
 
-Limit = Annotated[int, QueryParameter(ge=1, le=1000)]
 _KIND = JobKind.EVALUATION
 _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -61,7 +58,7 @@ async def cancel_evaluation(evaluation_id: FromPath[str], services: Given) -> Ev
 async def delete_evaluation(evaluation_id: FromPath[str], services: Given) -> Deleted:
     """Delete a finished evaluation with its report and all that was answered."""
     check_finished(await services.jobs.get(evaluation_id, _KIND))
-    await in_background(_remove_files, evaluation_id, services.settings.home)
+    await in_background(remove_files, evaluation_id, _place(services), services.settings.home)
     await services.jobs.delete(evaluation_id, _KIND)  # last, so that a crash leaves what can be deleted again
     return Deleted(id=evaluation_id, object="evaluation")
 
@@ -73,7 +70,7 @@ async def list_evaluation_events(
     """A page of an evaluation's events, newest first."""
     await services.jobs.get(evaluation_id, _KIND)
     found = await services.jobs.events(evaluation_id, limit=limit + 1, after=after)
-    return page_of([shown_evaluation_event(event) for event in found], limit)
+    return page_of([shown_event(event, EvaluationEvent) for event in found], limit)
 
 
 @get("/evaluations/{evaluation_id:str}/report", operation_id="retrieveEvaluationReport")
@@ -102,20 +99,8 @@ async def download_evaluation_file(
 
 
 def _file(job: Job, filename: str, services: Services) -> tuple[Path, ExportedFile]:
-    """A file of the evaluation's own list: what a caller names is never a path."""
-    files = [ExportedFile(**entry) for entry in job.result.get("files", [])]
-    if job.status is not JobStatus.SUCCEEDED or not files:
-        raise NotFound(f"Evaluation {job.id} is {job.status}: it has said nothing yet.", code="evaluation_not_ready")
-    file = next((each for each in files if each.filename == filename), None)
-    if file is None:
-        names = ", ".join(each.filename for each in files)
-        raise NotFound(f"Evaluation {job.id} has no such file, but {names}.", param="filename", code="file_not_found")
-    path = services.settings.home / "evaluations" / job.id / Path(file.filename).name
-    if not path.is_file():
-        raise NotFound(f"The file of evaluation {job.id} was removed from disk.", code="evaluation_file_missing")
-    return path, file
+    return file_of(job, filename, _place(services))
 
 
-def _remove_files(evaluation_id: str, home: Path) -> None:
-    remove_folder(home / "evaluations" / evaluation_id, home / "tmp")
-    shutil.rmtree(home / "jobs" / evaluation_id, ignore_errors=True)
+def _place(services: Services) -> Path:
+    return services.settings.home / "evaluations"

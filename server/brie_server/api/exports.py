@@ -1,17 +1,15 @@
 """/v1/exports: ask for a model as files, follow it, download and delete them. It knows rows; a worker makes files."""
 
-import shutil
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from litestar import Request, Response, delete, get, post
-from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+from litestar.params import FromPath, FromQuery, JSONBody
 
 from brie_core.background import in_background
-from brie_core.durable import remove_folder
-from brie_core.errors import InvalidRequest, NotFound
+from brie_core.errors import InvalidRequest
 from brie_core.store.job_store import check_finished
-from brie_core.store.jobs import Event, Job, JobKind, JobStatus, NewEvent
+from brie_core.store.jobs import Job, JobKind, JobStatus, NewEvent
 from brie_core.wire import (
     ADAPTER_FORMATS,
     QUANTIZATIONS,
@@ -23,11 +21,10 @@ from brie_core.wire import (
     Page,
     page_of,
 )
+from brie_server.api.job_resources import Limit, file_of, remove_files, shown_event
 from brie_server.api.ranges import ranged_file
 from brie_server.api.services import Given, Services
 from brie_server.schema.resources import CreateExport
-
-Limit = Annotated[int, QueryParameter(ge=1, le=1000)]
 
 
 @post("/exports", status_code=200, operation_id="createExport")
@@ -78,7 +75,7 @@ async def cancel_export(export_id: FromPath[str], services: Given) -> ExportObje
 async def delete_export(export_id: FromPath[str], services: Given) -> Deleted:
     """Delete a finished export with its files; downloads that have begun go on to their end."""
     check_finished(await services.jobs.get(export_id, JobKind.EXPORT))
-    await in_background(_remove_files, export_id, services.settings.home)
+    await in_background(remove_files, export_id, _place(services), services.settings.home)
     await services.jobs.delete(export_id, JobKind.EXPORT)  # last, so that a crash leaves what can be deleted again
     return Deleted(id=export_id, object="export")
 
@@ -90,7 +87,7 @@ async def list_export_events(
     """A page of an export's events, newest first."""
     await services.jobs.get(export_id, JobKind.EXPORT)
     found = await services.jobs.events(export_id, limit=limit + 1, after=after)
-    return page_of([_event(event) for event in found], limit)
+    return page_of([shown_event(event, ExportEvent) for event in found], limit)
 
 
 @get("/exports/{export_id:str}/content", operation_id="downloadExport")
@@ -117,23 +114,12 @@ async def download_export_file(
 
 
 def _download(job: Job, filename: str | None, request: Request[Any, Any, Any], services: Services) -> Response[bytes]:
-    """A file of the export's own list: what a caller names is never a path."""
-    files = [ExportedFile(**entry) for entry in job.result.get("files", [])]
-    if job.status is not JobStatus.SUCCEEDED or not files:
-        raise NotFound(f"Export {job.id} is {job.status}: there is no file to download.", code="export_not_ready")
-    file = next((each for each in files if filename in (None, each.filename)), None)
-    if file is None:
-        names = ", ".join(each.filename for each in files)
-        raise NotFound(f"Export {job.id} has no such file; it has {names}.", param="filename", code="file_not_found")
-    path = services.settings.home / "exports" / job.id / Path(file.filename).name
-    if not path.is_file():
-        raise NotFound(f"The file of export {job.id} was removed from disk.", code="export_file_missing")
+    path, file = file_of(job, filename, _place(services))
     return ranged_file(path, path.name, file.sha256, request.headers)
 
 
-def _remove_files(export_id: str, home: Path) -> None:
-    remove_folder(home / "exports" / export_id, home / "tmp")
-    shutil.rmtree(home / "jobs" / export_id, ignore_errors=True)
+def _place(services: Services) -> Path:
+    return services.settings.home / "exports"
 
 
 def _check_quantization(data: CreateExport) -> None:
@@ -143,17 +129,6 @@ def _check_quantization(data: CreateExport) -> None:
             param="quantization",
             code="unsupported_quantization",
         )
-
-
-def _event(event: Event) -> ExportEvent:
-    return ExportEvent(
-        id=event.id,
-        created_at=event.created_at,
-        level=event.level,
-        message=event.message,
-        type=event.type,
-        data=dict(event.data),
-    )
 
 
 def _export(job: Job) -> ExportObject:

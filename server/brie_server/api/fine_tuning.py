@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from litestar import Request, get, post
-from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, QueryParameter
+from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody
 
 from brie_core.errors import InvalidRequest, NotFound
 from brie_core.store.job_folder import read_job_folder
@@ -16,6 +16,7 @@ from brie_core.store.job_requests import JobRequest
 from brie_core.store.jobs import Job, JobKind, JobStatus, NewEvent, is_final
 from brie_core.wire import Page, page_of
 from brie_server.api.fine_tuning_views import shown_checkpoint, shown_job
+from brie_server.api.job_resources import Limit
 from brie_server.api.models import check_free_name
 from brie_server.api.services import Given, Services
 from brie_server.api.waiting import why_waiting
@@ -24,7 +25,6 @@ from brie_server.schema.fine_tuning_jobs import FineTuningJob, JobCheckpoint
 
 _HYPERPARAMETERS = ("n_epochs", "batch_size", "learning_rate_multiplier", "beta")
 _SHAPE = ("rank", "alpha", "dropout", "target_modules")
-Limit = Annotated[int, QueryParameter(ge=1, le=1000)]
 Key = Annotated[
     str | None, HeaderParameter(name="idempotency-key", min_length=1, max_length=255, include_in_schema=False)
 ]

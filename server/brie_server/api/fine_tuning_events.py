@@ -2,22 +2,20 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from typing import Annotated
 
 from litestar import Response, get
-from litestar.params import FromPath, FromQuery, QueryParameter
+from litestar.params import FromPath, FromQuery
 from litestar.response import Stream
 
 from brie_core.errors import InvalidRequest
 from brie_core.store.job_store import JobStore
 from brie_core.store.jobs import JobKind, is_final
 from brie_core.wire import Page, page_of
-from brie_server.api.fine_tuning_views import shown_event
+from brie_server.api.job_resources import Limit, shown_event
 from brie_server.api.services import Given
 from brie_server.api.streaming import event_stream
 from brie_server.schema.fine_tuning_jobs import JobEvent
 
-Limit = Annotated[int, QueryParameter(ge=1, le=1000)]
 _POLL_SECONDS = 0.25
 _AT_ONCE = 100
 
@@ -37,7 +35,7 @@ async def list_events(
         told = _told(services.jobs, job_id, await _place(services.jobs, job_id, after))
         return event_stream(told, {}, told.aclose)
     found = await services.jobs.events(job_id, limit=limit + 1, after=after)
-    return Response(page_of([shown_event(event) for event in found], limit))
+    return Response(page_of([shown_event(event, JobEvent) for event in found], limit))
 
 
 async def _place(jobs: JobStore, job_id: str, after: str | None) -> int:
@@ -54,7 +52,7 @@ async def _told(jobs: JobStore, job_id: str, place: int) -> AsyncGenerator[JobEv
         events = await jobs.events_since(job_id, place, limit=_AT_ONCE)
         for event in events:
             place = event.seq
-            yield shown_event(event)
+            yield shown_event(event, JobEvent)
         if len(events) == _AT_ONCE:
             continue
         if finished:

@@ -1,15 +1,14 @@
-"""Rows of jobs, events and checkpoints as OpenAI shows them. Pure; it knows no store."""
+"""Rows of jobs and checkpoints as OpenAI shows them. Pure; it knows no store."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from brie_core.store.jobs import Checkpoint, Event, Job
+from brie_core.store.jobs import Checkpoint, Job
 from brie_server.schema.fine_tuning_jobs import (
     FineTuningJob,
     JobCheckpoint,
     JobDetails,
     JobError,
-    JobEvent,
     JobHyperparameters,
     JobMethod,
     JobPreference,
@@ -64,18 +63,6 @@ def _details(job: Job, waiting: str | None, method: JobMethod | None) -> JobDeta
     names = ("chosen", "estimate", "data", "best_step")
     known = {name: job.result.get(name) for name in names}
     return JobDetails(options=asked, method=method, attempts=job.attempt, waiting=waiting, **known)
-
-
-def shown_event(event: Event) -> JobEvent:
-    return JobEvent(
-        id=event.id,
-        object="fine_tuning.job.event",
-        created_at=event.created_at,
-        level=event.level,
-        message=event.message,
-        type=event.type,
-        data=dict(event.data),
-    )
 
 
 def shown_checkpoint(checkpoint: Checkpoint) -> JobCheckpoint:

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
-from brie_core.wire import Resource, Wire
+from brie_core.wire import EventObject, Resource, Wire
 
 AutoOr = int | float | Literal["auto"]
 
@@ -106,15 +106,10 @@ class FineTuningJob(Resource):
         )
 
 
-class JobEvent(Resource):
+class JobEvent(EventObject):
     """Something that happened to a job."""
 
     object: Literal["fine_tuning.job.event"] = "fine_tuning.job.event"
-    created_at: int
-    level: str
-    message: str
-    type: str
-    data: dict[str, Any]
 
 
 class JobCheckpoint(Resource):

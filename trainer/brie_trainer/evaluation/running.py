@@ -37,10 +37,6 @@ class CandidateUnavailable(BrieError):
     default_code = "candidate_unavailable"
 
 
-class JudgeGaveUp(Exception):
-    """A judge failed too often in a row."""
-
-
 @dataclass(frozen=True, slots=True)
 class Task:
     """One row to be made."""
