@@ -107,7 +107,7 @@ class WorkerObject(Resource):
 class EventObject(Resource):
     """Something that happened to a job; each kind of job has its own `object`."""
 
-    object: str = "event"
+    object: str
     created_at: int
     level: str
     message: str

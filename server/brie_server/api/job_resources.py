@@ -20,6 +20,7 @@ def shown_event(event: Event, shape: type[_EventT]) -> _EventT:
     """As its kind of job has it."""
     return shape(
         id=event.id,
+        object=shape.model_fields["object"].default,  # said, because a stream leaves out what nobody said
         created_at=event.created_at,
         level=event.level,
         message=event.message,
