@@ -2,6 +2,7 @@
 
     python benchmarks/streams.py            # on BRIE_DEVICE, else CUDA, else MPS, else the CPU
     python benchmarks/streams.py --tiny     # a small shape, to see that the program itself works
+    python benchmarks/streams.py --alone    # Brie, and Brie whose steps are not recorded
 
 The model has the shape of Qwen2.5-0.5B and random weights, so that nothing is downloaded; speed does not depend on
 their values. All systems get the same prompts and make as many tokens; what is timed begins after a warm-up and
@@ -16,10 +17,11 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import transformers
@@ -27,9 +29,10 @@ from peft import LoraConfig, get_peft_model
 
 from brie_core.weights.base_model import BaseModel, open_base_model
 from brie_server.engine.base import Prompt, Sampling
-from brie_server.engine.torch.device import choose_device, choose_dtype
+from brie_server.engine.torch.device import choose_device, choose_dtype, choose_target
 from brie_server.engine.torch.engine import TorchEngine
 from brie_server.engine.torch.scheduler import Limits
+from brie_server.engine.torch.target import Target
 
 NUM_ADAPTERS = 8
 QWEN = {"hidden_size": 896, "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2}
@@ -80,15 +83,21 @@ def main() -> None:
     shape, tokens = (TINY, 16) if options.tiny else (QWEN, 128)
     loads = [Load(streams, tokens, tokens, shape["vocab_size"]) for streams in options.streams]
     with tempfile.TemporaryDirectory() as folder:
-        base, adapters = _write_model(Path(folder), shape)
-        rows = asyncio.run(_brie(base, adapters, setup, loads))
-        rows |= _transformers(base.folder, setup, loads)
+        with device:
+            base, adapters = _write_model(Path(folder), shape)
+        rows = asyncio.run(_brie(base, adapters, setup, loads, "Brie"))
+        if options.alone:
+            with patch("brie_server.engine.torch.engine.choose_target", _unrecorded):
+                rows |= asyncio.run(_brie(base, adapters, setup, loads, "Brie, each step computed"))
+        else:
+            rows |= _transformers(base.folder, setup, loads)
     print(f"\n{setup}; {tokens} + {tokens} tokens; tokens/s\n\n{_table(options.streams, rows)}")
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--alone", action="store_true")
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--dtype", default="auto")
@@ -113,17 +122,23 @@ def _write_model(folder: Path, shape: dict[str, int]) -> tuple[BaseModel, list[P
     return open_base_model("shape", folder / "base", folder / "digests.json"), adapters
 
 
-async def _brie(base: BaseModel, adapters: list[Path], setup: Setup, loads: list[Load]) -> dict[str, list[float]]:
+def _unrecorded(device: torch.device, dtype: torch.dtype) -> Target:
+    return replace(choose_target(device, dtype), record=None)
+
+
+async def _brie(
+    base: BaseModel, adapters: list[Path], setup: Setup, loads: list[Load], name: str
+) -> dict[str, list[float]]:
     limits = Limits(max_rows=max(load.streams for load in loads), max_blocks=0)
     engine = TorchEngine(base, setup.device, setup.dtype, limits)
-    rows: dict[str, list[str | None]] = {"Brie": [None]}
-    rows[f"Brie, {NUM_ADAPTERS} adapters"] = [folder.name for folder in adapters]
+    rows: dict[str, list[str | None]] = {name: [None]}
+    rows[f"{name}, {NUM_ADAPTERS} adapters"] = [folder.name for folder in adapters]
     try:
         for folder in adapters:
             await engine.load_adapter(folder.name, folder)
         return {
-            name: [await _brie_speed(engine, load, among, setup.rounds) for load in loads]
-            for name, among in rows.items()
+            row: _told(row, [await _brie_speed(engine, load, among, setup.rounds) for load in loads])
+            for row, among in rows.items()
         }
     finally:
         await engine.aclose()
@@ -151,16 +166,23 @@ async def _brie_speed(engine: TorchEngine, load: Load, among: list[str | None], 
 def _transformers(folder: Path, setup: Setup, loads: list[Load]) -> dict[str, list[float]]:
     loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=setup.dtype)
     model = loaded.to(setup.device).eval()
-    rows = {"transformers generate": [_speed(partial(_generate, model, load), setup) for load in loads]}
+    name = "transformers generate"
+    rows = {name: _told(name, [_speed(partial(_generate, model, load), setup) for load in loads])}
     if not hasattr(model, "generate_batch"):
         print("transformers has no generate_batch here: left out")
         return rows
     try:
-        speeds = [_speed(partial(_generate_batch, model, load), setup) for load in loads]
-        rows["transformers generate_batch"] = speeds
+        name = "transformers generate_batch"
+        rows[name] = _told(name, [_speed(partial(_generate_batch, model, load), setup) for load in loads])
     except Exception as error:  # noqa: BLE001  # it needs kernels that not every device has; the rest still counts
         print(f"transformers generate_batch fails here: {type(error).__name__} {error}")
     return rows
+
+
+def _told(row: str, speeds: list[float]) -> list[float]:
+    """Said at once, should the next system not end."""
+    print(row, *(f"{speed:.0f}" for speed in speeds), flush=True)
+    return speeds
 
 
 def _speed(run: Callable[[], int], setup: Setup) -> float:

@@ -1,6 +1,7 @@
 """The device and the tiny models for the suite that runs on any device. It knows no server."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from brie_server.engine.torch.engine import TorchEngine
 from brie_server.engine.torch.scheduler import Limits
 from gpu.device import NONE, find_device
 from server.engine.tiny_models import FAMILIES, TinyModel, make_model
+from tiny_models import write_tiny_llama
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +42,12 @@ def tiny_models(device: torch.device, tmp_path_factory: pytest.TempPathFactory) 
 def tiny_model(tiny_models: dict[str, TinyModel]) -> TinyModel:
     """The llama among them."""
     return tiny_models["llama"]
+
+
+@pytest.fixture(scope="session")
+def chat_model(default_model: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random llama with the default model's tokenizer, to train on."""
+    return write_tiny_llama(tmp_path_factory.mktemp("models") / "tiny", default_model.folder)
 
 
 @pytest.fixture

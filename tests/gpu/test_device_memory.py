@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from brie_server.engine import thread
 from brie_server.engine.torch import device as devices
 from brie_server.engine.torch.engine import TorchEngine
 from gpu.device import allocated_bytes, taken_bytes
@@ -33,15 +34,17 @@ async def test_an_unloaded_adapter_leaves_nothing_on_the_device(
     sizes = [await engine.load_adapter(kind, tiny_model.adapter(kind)) for kind in ("plain", "rslora", "all-linear")]
     for kind in ("plain", "rslora", "all-linear"):
         await use(engine, kind)
-    assert allocated_bytes(device) - before >= sum(sizes)
+    if device.type != "cpu":  # there they lie in numpy's arrays, which torch does not count
+        assert allocated_bytes(device) - before >= sum(sizes)
     for kind in ("plain", "rslora", "all-linear"):
         await engine.unload_adapter(kind)
     assert allocated_bytes(device) - before <= SLACK
 
 
 async def test_the_cache_is_given_back_when_there_is_nothing_to_do(
-    tiny_model: TinyModel, device: torch.device, start: Start
+    tiny_model: TinyModel, device: torch.device, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(thread, "PATIENCE_S", 0.0)
     engine = start(tiny_model.base, max_blocks=0, smallest_capacity=256)
     await answer(engine, prompt(ASKED, 5))
     before = allocated_bytes(device)
@@ -85,12 +88,11 @@ def test_the_cache_fits_the_memory_that_is_there(device: torch.device) -> None:
         assert num_bytes + torch.mps.driver_allocated_memory() < torch.mps.recommended_max_memory()
 
 
-def test_what_the_allocator_keeps_unused_is_given_back(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_allocator_keeps_unused_is_given_back(device: torch.device) -> None:
     if device.type == "cpu":
         pytest.skip("the CPU has no caching allocator of torch's")
-    monkeypatch.setattr(devices, "_IDLE_BYTES", 2**20)
     large = torch.ones(64 * 2**20, device=device)
     taken = taken_bytes(device)
     del large
-    devices.give_back(device)
+    devices.give_back(device, most_kept=2**20)
     assert taken - taken_bytes(device) >= 200 * 2**20

@@ -30,7 +30,8 @@ def a_scheduler(token_budget: int = 4096, **limits: int) -> Scheduler:
 
 def a_runner(model: TinyModel, device: torch.device, dtype: torch.dtype = torch.float32) -> Runner:
     """With all adapters of KINDS, under their names."""
-    runner = make_runner(model.base, device, dtype, choose_target(device, dtype).shapes)
+    target = choose_target(device, dtype)
+    runner = make_runner(model.base, device, dtype, target.shapes, record=target.record)
     for kind in filter(None, KINDS):
         load_kind(runner, model, kind)
     return runner
@@ -60,6 +61,24 @@ def test_base_and_adapters_mixed_answer_as_transformers_at_every_batch_size(
         answers, steps = drive(a_scheduler(max_rows=max_rows, max_blocks=0), runner, asked())
         assert answers == expected, max_rows
         assert max(len(step.chunks) for step in steps) == max_rows
+
+
+def test_recorded_steps_are_replayed(
+    tiny_model: TinyModel, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if device.type != "cuda":
+        pytest.skip("steps are recorded on CUDA alone")
+    replayed: list[torch.cuda.CUDAGraph] = []
+    replay = torch.cuda.CUDAGraph.replay
+
+    def counting(graph: torch.cuda.CUDAGraph) -> None:
+        replayed.append(graph)
+        replay(graph)
+
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", counting)
+    answers, steps = drive(a_scheduler(), a_runner(tiny_model, device), asked())
+    assert answers == references(tiny_model.base.folder, tiny_model)
+    assert len(replayed) > len(steps) // 2
 
 
 @pytest.mark.parametrize("chunk_size", [1, 7, 64])

@@ -13,6 +13,7 @@ from brie_server.engine.torch.architecture import Architecture, read_architectur
 from brie_server.engine.torch.compiled.rows import rows_for
 from brie_server.engine.torch.lora import DeviceAdapter
 from brie_server.engine.torch.lora_rows import PackedAdapter, pack
+from brie_server.engine.torch.replays import Record
 from brie_server.engine.torch.runner import Runner
 from brie_server.engine.torch.scheduler import Scheduler
 from brie_server.engine.torch.sequence import Sequence
@@ -97,10 +98,11 @@ def make_runner(
     shapes: Shapes = EXACT,
     *,
     is_compiled: bool = True,
+    record: Record | None = None,
 ) -> Runner:
     """A runner without scheduler and thread, in float32 on the CPU if not told otherwise."""
-    rows = rows_for(device, dtype) if is_compiled and shapes is EXACT else None
-    return Runner(base, read_architecture(base.config), Target(device, dtype, shapes, rows))
+    rows = rows_for(device, dtype) if is_compiled and shapes is EXACT and record is None else None
+    return Runner(base, read_architecture(base.config), Target(device, dtype, shapes, rows, record=record))
 
 
 def load(runner: Runner, digest: str, adapter: LoraAdapter) -> None:

@@ -1,4 +1,9 @@
-"""One step as tensors: which tokens, where in the cache, who sees what. It knows shapes, not what they are for."""
+"""One step as tensors: which tokens, where in the cache, who sees what. It knows shapes, not what they are for.
+
+    step -> layout and numbers -> (one copy to the device) -> batch
+
+The layout is all that decides which operations are done, on tensors of which shapes; the numbers are what is in them.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -49,7 +54,7 @@ class Batch:
     rows_N: Tensor
     """Each token's row in the cache."""
     num_single: int
-    """The first so many tokens are alone in their rows."""
+    """The first so many tokens are alone in their rows; with few shapes, where nobody asks, 0."""
     logits_S: Tensor
     """The tokens after which logits are wanted: first for `step.sampling`, then for the prompts' logprobs."""
     slots_M: Tensor
@@ -65,40 +70,76 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class _Making:
-    """What all groups of a step are made with."""
+class GroupLayout:
+    """A group but for the numbers in its tensors."""
+
+    first_token: int
+    end_token: int
+    """Behind its last; with few shapes, where nobody asks, both are 0."""
+    first_row: int
+    num_rows: int
+    places: int
+    """n, in each row."""
+    longest: int
+    in_order: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A step but for the numbers in its tensors: two steps of one layout are the same computation."""
 
     rectangle: Rectangle
     num_tokens: int
-    architecture: Architecture
-    device: torch.device
-    dtype: torch.dtype
-    shapes: Shapes
+    num_single: int
+    num_wanted: int
+    groups: tuple[GroupLayout, ...]
+    few: bool
 
 
-def build_batch(
-    step: Step, architecture: Architecture, device: torch.device, dtype: torch.dtype, shapes: Shapes = EXACT
-) -> Batch:
-    """The tensors for a step, on the device."""
+def lay_out(step: Step, shapes: Shapes = EXACT) -> tuple[Layout, list[int]]:
+    """The step's layout, and all its numbers one after the other, as `build_batch` reads them."""
     token_ids = [token for each in step.chunks for token in each.sequence.token_ids[each.start : each.end]]
     positions = [position for each in step.chunks for position in range(each.start, each.end)]
     rows = [row_of(chunk.sequence) for chunk in step.chunks for _ in range(chunk.num_tokens)]
     size = shapes.count(len(token_ids))
-    making = _Making(step.rectangle, size, architecture, device, dtype, shapes)
     of_tokens = [padded(each, size) for each in (token_ids, positions, rows, range(len(token_ids)))]
-    token_ids_N, positions_N, rows_N, computed_N, logits_S = _on_device([*of_tokens, _wanted(step, shapes)], device)
-    slots_M = _slots(step.rectangle, rows_N, positions_N, architecture.num_kv_heads)
-    groups = tuple(_all_groups(step, making))
-    num_single = sum(chunk.num_tokens == 1 for chunk in step.chunks)
-    computed = computed_N if shapes.few else None
-    return Batch(token_ids_N, positions_N, rows_N, num_single, logits_S, slots_M, groups, computed)
+    wanted = _wanted(step, shapes)
+    groups, numbers = [], [number for each in (*of_tokens, wanted) for number in each]
+    for chunks, first in _groups(step.chunks, shapes):
+        group, of_group = _lay_out_group(chunks, first, step.rectangle, size, shapes)
+        groups.append(group)
+        numbers += of_group
+    num_single = 0 if shapes.few else sum(chunk.num_tokens == 1 for chunk in step.chunks)
+    return Layout(step.rectangle, size, num_single, len(wanted), tuple(groups), shapes.few), numbers
 
 
-def _on_device(lists: Iterable[Sequence[int]], device: torch.device) -> tuple[Tensor, ...]:
-    """All of them in one copy: on an accelerator each costs a round trip, however small it is."""
-    lists = list(lists)
-    flat = torch.tensor([number for each in lists for number in each], device=device, dtype=torch.long)
-    return torch.split(flat, [len(each) for each in lists])
+def build_batch(layout: Layout, numbers_X: Tensor, architecture: Architecture, dtype: torch.dtype) -> Batch:
+    """The tensors of a step, on the device of its numbers; whatever is read from those is computed there."""
+    numbers = _Numbers(numbers_X)
+    token_ids_N, positions_N, rows_N, computed_N = (numbers.next(layout.num_tokens) for _ in range(4))
+    logits_S = numbers.next(layout.num_wanted)
+    return Batch(
+        token_ids_N,
+        positions_N,
+        rows_N,
+        layout.num_single,
+        logits_S,
+        _slots(layout.rectangle, rows_N, positions_N, architecture.num_kv_heads),
+        tuple(_group(each, numbers, layout.few, architecture, dtype) for each in layout.groups),
+        computed_N if layout.few else None,
+    )
+
+
+class _Numbers:
+    """Reads a step's numbers in the order in which they were laid out."""
+
+    def __init__(self, numbers_X: Tensor) -> None:
+        self._numbers_X, self._read = numbers_X, 0
+
+    def next(self, count: int) -> Tensor:
+        """The next so many."""
+        begin, self._read = self._read, self._read + count
+        return self._numbers_X[begin : self._read]
 
 
 def _wanted(step: Step, shapes: Shapes) -> list[int]:
@@ -120,26 +161,21 @@ def _slots(rectangle: Rectangle, rows_N: Tensor, positions_N: Tensor, num_kv_hea
     return torch.cat([keys_NH, values_NH], 1).flatten()
 
 
-def _all_groups(step: Step, making: _Making) -> Iterable[Group]:
-    first = 0
-    for chunks in _groups(step.chunks, making.shapes):
-        yield _group(chunks, first, making)
-        first += sum(chunk.num_tokens for chunk in chunks)
-
-
-def _groups(chunks: Sequence[Chunk], shapes: Shapes) -> Iterable[Sequence[Chunk]]:
+def _groups(chunks: Sequence[Chunk], shapes: Shapes) -> Iterable[tuple[Sequence[Chunk], int]]:
     """Single tokens together, whatever lies between their rows; prompts in adjacent rows while little is padding.
 
-    With few shapes each prompt is by itself.
+    With few shapes each prompt is by itself. Each group comes with the number of its first token.
     """
     group: list[Chunk] = []
+    first = 0
     for chunk in chunks:
         if group and not (_may_join(group, chunk) and (not shapes.few or chunk.num_tokens == 1)):
-            yield group
+            yield group, first
+            first += sum(each.num_tokens for each in group)
             group = []
         group.append(chunk)
     if group:
-        yield group
+        yield group, first
 
 
 def _may_join(group: list[Chunk], chunk: Chunk) -> bool:
@@ -151,12 +187,15 @@ def _may_join(group: list[Chunk], chunk: Chunk) -> bool:
     return adjacent and padded <= 2 * sum(each.num_tokens for each in together)
 
 
-def _group(chunks: Sequence[Chunk], first_token: int, making: _Making) -> Group:
-    rows, shapes = [row_of(chunk.sequence) for chunk in chunks], making.shapes
-    first_row, num_rows = shapes.window(min(rows), max(rows) - min(rows) + 1, making.rectangle.rows)
+def _lay_out_group(
+    chunks: Sequence[Chunk], first_token: int, rectangle: Rectangle, num_tokens: int, shapes: Shapes
+) -> tuple[GroupLayout, list[int]]:
+    """A group of a step of `num_tokens`, padding included."""
+    rows = [row_of(chunk.sequence) for chunk in chunks]
+    first_row, num_rows = shapes.window(min(rows), max(rows) - min(rows) + 1, rectangle.rows)
     n = shapes.count(max(chunk.num_tokens for chunk in chunks))
-    longest = shapes.positions(max(chunk.end for chunk in chunks), making.rectangle.capacity)
-    token_of_place, last_seen, home = [0] * (num_rows * n), [0] * (num_rows * n), [making.num_tokens] * (num_rows * n)
+    longest = shapes.positions(max(chunk.end for chunk in chunks), rectangle.capacity)
+    token_of_place, last_seen, home = [0] * (num_rows * n), [0] * (num_rows * n), [num_tokens] * (num_rows * n)
     places: list[int] = []
     token = first_token
     for chunk in chunks:
@@ -167,21 +206,24 @@ def _group(chunks: Sequence[Chunk], first_token: int, making: _Making) -> Group:
         places.extend(range(place, place + chunk.num_tokens))
         token += chunk.num_tokens
     in_order = shapes.few or places == list(range(len(token_of_place)))
-    lists = [last_seen, token_of_place, [] if in_order else places, home if shapes.few else []]
-    last_seen_Pn, token_of_place_Pn, places_T, home_Pn = _on_device(lists, making.device)
-    bias = {
-        window: _bias(last_seen_Pn.view(num_rows, n), longest, window, making.architecture, making.dtype)
-        for window in making.architecture.windows
-    }
+    ends = (0, 0) if shapes.few else (first_token, token)
+    layout = GroupLayout(*ends, first_row, num_rows, n, longest, in_order)
+    return layout, [*last_seen, *token_of_place, *([] if in_order else places), *(home if shapes.few else [])]
+
+
+def _group(layout: GroupLayout, numbers: _Numbers, few: bool, architecture: Architecture, dtype: torch.dtype) -> Group:  # noqa: FBT001
+    num_places = layout.num_rows * layout.places
+    last_seen_Pn = numbers.next(num_places).view(layout.num_rows, layout.places)
+    token_of_place_Pn = numbers.next(num_places)
     return Group(
-        slice(first_token, token),
-        first_row,
-        num_rows,
-        longest,
+        slice(layout.first_token, layout.end_token),
+        layout.first_row,
+        layout.num_rows,
+        layout.longest,
         token_of_place_Pn,
-        None if in_order else places_T,
-        home_Pn if shapes.few else None,
-        bias,
+        None if layout.in_order else numbers.next(layout.end_token - layout.first_token),
+        numbers.next(num_places) if few else None,
+        {window: _bias(last_seen_Pn, layout.longest, window, architecture, dtype) for window in architecture.windows},
     )
 
 

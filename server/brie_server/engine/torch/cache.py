@@ -30,6 +30,8 @@ class Cache:
         self._device, self._dtype, self._shapes = device, dtype, shapes
         self._blocks: dict[int, Tensor] = {}
         """Each kv_L2HBD, all layers of one stretch."""
+        self.tensors = object()
+        """Another one whenever the rectangle has other tensors than before."""
         self.release()
 
     @property
@@ -43,6 +45,7 @@ class Cache:
 
     def release(self) -> None:
         """Give back the rectangle; the blocks stay."""
+        self.tensors = object()
         self._layers = [torch.empty(0, device=self._device, dtype=self._dtype)] * self.num_layers
         self._rectangle = Rectangle()
         self._written: list[int] = []
@@ -56,6 +59,7 @@ class Cache:
         for index, kv_2RHCD in enumerate(self._layers):  # a layer at a time, so that two never exist whole
             self._layers[index] = self._copied(kv_2RHCD, rectangle, extent)
         self._written = kept + [0] * (rectangle.rows - len(kept))
+        self.tensors = object()
         self._rectangle = rectangle
 
     def move(self, move: Move) -> None:

@@ -4,6 +4,7 @@ import torch
 
 from brie_core.errors import BadConfiguration
 from brie_server.engine.torch.compiled.rows import rows_for
+from brie_server.engine.torch.replays import CudaRecorder
 from brie_server.engine.torch.scheduler import Limits
 from brie_server.engine.torch.shapes import Shapes
 from brie_server.engine.torch.target import Target
@@ -54,13 +55,15 @@ def limits_for(device: torch.device) -> Limits:
 def choose_target(device: torch.device, dtype: torch.dtype) -> Target:
     """The form that is fastest there; raises BadConfiguration for weights in int8 anywhere but on a CPU.
 
-    On MPS with few shapes: its allocator and graphs keep something for each.
+    On MPS with few shapes: its allocator and graphs keep something for each. On CUDA steps of single tokens are
+    recorded: asking for their operations one by one takes several times as long as the operations.
     """
     if dtype is torch.int8:
         if device.type != "cpu":
             raise BadConfiguration(f"BRIE_DTYPE=int8 is for CPUs; on {device} leave it out, or set bfloat16.")
         return Target(device, torch.float32, rows=rows_for(device, torch.float32), has_int8_weights=True)
-    return Target(device, dtype, Shapes(few=device.type == "mps"), rows_for(device, dtype))
+    record = CudaRecorder(device) if device.type == "cuda" else None
+    return Target(device, dtype, Shapes(few=device.type == "mps"), rows_for(device, dtype), record=record)
 
 
 def give_back(device: torch.device, most_kept: int = _IDLE_BYTES) -> None:

@@ -4,7 +4,7 @@ A pool's tensors hold one adapter in each slot. A step multiplies each token wit
 one batched product over slots: nothing is merged, nothing is masked, and there is no active adapter.
 """
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +38,8 @@ class Pool:
         self._architecture = architecture
         self._like = like
         self._stacks: dict[Place, _Stack] = {}
+        self.tensors = object()
+        """Another one whenever the pool has other tensors than before; what they hold may change meanwhile."""
         self._num_slots = 0
         self._num_reserved = num_reserved
 
@@ -55,7 +57,7 @@ class Pool:
     def grow(self, num_slots: int) -> None:
         """Have so many slots, the new ones empty."""
         if num_slots > self._num_reserved:
-            self._num_reserved = num_slots
+            self._num_reserved, self.tensors = num_slots, object()
             for place, old in self._stacks.items():
                 new = self._empty(place)
                 for to, origin in zip(new.tensors, old.tensors, strict=True):
@@ -66,7 +68,7 @@ class Pool:
     def put(self, slot: int, adapter: DeviceAdapter) -> None:
         """Fill a slot; nothing is left of the adapter that was in it."""
         for place in adapter.pairs.keys() - self._stacks.keys():
-            self._stacks[place] = self._empty(place)
+            self._stacks[place], self.tensors = self._empty(place), object()
         for place, stack in self._stacks.items():
             pairs = adapter.pairs.get(place) or (None,) * len(stack.b_SrO)
             for a_rI, b_SrO, pair in zip(torch.split(stack.a_SKI[slot], self.rank), stack.b_SrO, pairs, strict=True):
@@ -97,22 +99,47 @@ def _put(pair: Pair | None, a_rI: Tensor, b_rO: Tensor) -> None:
         a_rI[rank:], b_rO[rank:] = 0, 0
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One pool's share in a step."""
+
+    pool: Pool
+    share: Share
+
+    @property
+    def numbers(self) -> list[int]:
+        """Which token stands at each place of the padded product, then its tokens, then their places."""
+        token_of_place = [0] * (self.share.num_slots * self.share.width)
+        for token, place in zip(self.share.tokens, self.share.places, strict=True):
+            token_of_place[place] = token
+        return [*token_of_place, *self.share.tokens, *self.share.places]
+
+    def is_plain(self, num_tokens: int) -> bool:
+        """One adapter, or several in order with as many tokens each: every token is its own place."""
+        share, all_tokens = self.share, tuple(range(num_tokens))
+        return share.num_slots * share.width == num_tokens and share.places == all_tokens == share.tokens
+
+    def has_all(self, num_tokens: int) -> bool:
+        """Whether the padded product has every token of the step, in order."""
+        return self.share.tokens == tuple(range(num_tokens))
+
+    def layout(self, num_tokens: int) -> Hashable:
+        """Everything but the numbers, and which tensors the pool has."""
+        share = self.share
+        sizes = share.first, share.num_slots, share.width, len(share.tokens), share.long_runs
+        return self.pool.tensors, sizes, self.is_plain(num_tokens), self.has_all(num_tokens)
+
+
 class PoolBatch:
     """What one pool's adapters add to the tokens of one step."""
 
-    def __init__(self, pool: Pool, share: Share, num_tokens: int, device: torch.device) -> None:
-        self._pool, self._share = pool, share
-        self._slots = slice(share.first, share.first + share.num_slots)
-        is_full = share.num_slots * share.width == num_tokens
-        self._is_plain = is_full and share.places == tuple(range(num_tokens)) == share.tokens
-        """One adapter, or several in order with as many tokens each: every token is its own place."""
-        self._has_all = share.tokens == tuple(range(num_tokens))
-        token_of_place = [0] * (share.num_slots * share.width)
-        for token, place in zip(share.tokens, share.places, strict=True):
-            token_of_place[place] = token
-        numbers = torch.tensor([*token_of_place, *share.tokens, *share.places], device=device, dtype=torch.long)
-        sizes = [len(token_of_place), len(share.tokens), len(share.places)]  # one copy to the device for all three
-        self._token_of_place, self._tokens_T, self._places_T = torch.split(numbers, sizes)
+    def __init__(self, part: Part, num_tokens: int, numbers_X: Tensor) -> None:
+        """`numbers_X` are the part's own."""
+        self._pool, self._share = part.pool, part.share
+        self._slots = slice(part.share.first, part.share.first + part.share.num_slots)
+        self._is_plain, self._has_all = part.is_plain(num_tokens), part.has_all(num_tokens)
+        sizes = [part.share.num_slots * part.share.width, len(part.share.tokens), len(part.share.places)]
+        self._token_of_place, self._tokens_T, self._places_T = torch.split(numbers_X, sizes)
 
     def add(self, layer: int, site: Site, x_NI: Tensor, out_NO: Tensor) -> None:
         """Add to `out_NO` what each token's own adapter makes of `x_NI`."""
@@ -148,8 +175,10 @@ def _joined(parts: list[Tensor]) -> Tensor:
 class LoraBatch:
     """What all adapters of one step add to its tokens."""
 
-    def __init__(self, shares: Iterable[tuple[Pool, Share]], num_tokens: int, device: torch.device) -> None:
-        self._pools = [PoolBatch(pool, share, num_tokens, device) for pool, share in shares]
+    def __init__(self, parts: Sequence[Part], num_tokens: int, numbers_X: Tensor) -> None:
+        """`numbers_X` are those of the parts, one after the other."""
+        of_parts = torch.split(numbers_X, [len(part.numbers) for part in parts])
+        self._pools = [PoolBatch(part, num_tokens, own) for part, own in zip(parts, of_parts, strict=True)]
 
     def add(self, layer: int, site: Site, x_NI: Tensor, out_NO: Tensor) -> None:
         """Add to `out_NO` what each token's own adapter makes of `x_NI`."""

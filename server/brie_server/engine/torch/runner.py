@@ -13,17 +13,20 @@ from brie_core.weights.lora import LoraAdapter
 from brie_server.engine.base import Prompt, Sampling
 from brie_server.engine.torch.adapters import Adapters
 from brie_server.engine.torch.architecture import Architecture
-from brie_server.engine.torch.batch import build_batch
+from brie_server.engine.torch.batch import build_batch, lay_out
 from brie_server.engine.torch.cache import Cache
 from brie_server.engine.torch.compiled.operations import CompiledOperations, can_compile
 from brie_server.engine.torch.device import give_back
 from brie_server.engine.torch.logprobs import score_prompts
+from brie_server.engine.torch.lora_pool import LoraBatch
 from brie_server.engine.torch.lora_rows import PackedAdapters, can_pack
 from brie_server.engine.torch.model import Decoder
 from brie_server.engine.torch.operations import Operations, TensorOperations
 from brie_server.engine.torch.pooling import sum_hidden
+from brie_server.engine.torch.replays import Replays
 from brie_server.engine.torch.sampler import sample
 from brie_server.engine.torch.sequence import Sequence, row_of
+from brie_server.engine.torch.shapes import DOUBLING
 from brie_server.engine.torch.step import Step
 from brie_server.engine.torch.target import Target
 from brie_server.engine.torch.weights import load_weights
@@ -39,6 +42,7 @@ class Runner:
         self._model = Decoder(architecture, weights, _operations(architecture, target))
         self._cache = Cache(architecture, device, dtype, target.shapes)
         self._adapters = _adapters(architecture, target)
+        self._replays = Replays(target.record, device) if target.record else None
 
     @torch.inference_mode()
     def run(self, step: Step) -> list[int | None]:
@@ -47,13 +51,10 @@ class Runner:
         Logprobs and hidden states that were asked for are left with the sequences.
         """
         self._make_room(step)
-        target = self._target
-        batch = build_batch(step, self._architecture, target.device, target.dtype, target.shapes)
-        lora = self._adapters.batch(_adapters_of(step, batch.token_ids_N.shape[0]))
-        x_NE = self._model.forward(batch, self._cache, lora)
-        logits_LV = self._model.logits(x_NE[batch.logits_S])
-        if any(chunk.sequence.embeds for chunk in step.chunks):
-            sum_hidden(self._model.hidden(x_NE), step.chunks, target.shapes)
+        if self._replays and isinstance(self._adapters, Adapters) and step.only_decodes:
+            logits_LV = self._replayed(step, self._replays, self._adapters)
+        else:
+            logits_LV = self._computed(step)
         for keep in step.keeps:
             self._cache.keep(keep)
         for block in step.dropped:
@@ -62,11 +63,13 @@ class Runner:
 
     def release(self) -> None:
         """Give back the cache; the model, the adapters and the kept blocks stay."""
+        self._forget_recordings()
         self._cache.release()
         give_back(self._target.device)
 
     def reset(self) -> None:
         """After a failure: give back the cache and the kept blocks, whatever their state."""
+        self._forget_recordings()
         self._cache.release()
         self._cache.drop_all()
         give_back(self._target.device)
@@ -88,6 +91,37 @@ class Runner:
         """Free an adapter; no sequence that uses it may run again."""
         self._adapters.unload(digest)
         give_back(self._target.device, most_kept=0)
+
+    def _forget_recordings(self) -> None:
+        """They hold memory of their own."""
+        if self._replays:
+            self._replays.clear()
+
+    def _computed(self, step: Step) -> Tensor:
+        target = self._target
+        layout, numbers = lay_out(step, target.shapes)
+        numbers_X = torch.tensor(numbers, device=target.device)
+        batch = build_batch(layout, numbers_X, self._architecture, target.dtype)
+        lora = self._adapters.batch(_adapters_of(step, layout.num_tokens))
+        x_NE = self._model.forward(batch, self._cache, lora)
+        if any(chunk.sequence.embeds for chunk in step.chunks):
+            sum_hidden(self._model.hidden(x_NE), step.chunks, target.shapes)
+        return self._model.logits(x_NE[batch.logits_S])
+
+    def _replayed(self, step: Step, replays: Replays, adapters: Adapters) -> Tensor:
+        """The same for a step of single tokens, in shapes that come again."""
+        layout, numbers = lay_out(step, DOUBLING)
+        parts = adapters.parts(_adapters_of(step, layout.num_tokens), DOUBLING)
+        of_lora = [number for part in parts for number in part.numbers]
+
+        def compute(numbers_X: Tensor) -> Tensor:
+            of_batch_X, of_lora_X = torch.split(numbers_X, [len(numbers), len(of_lora)])
+            batch = build_batch(layout, of_batch_X, self._architecture, self._target.dtype)
+            lora = LoraBatch(parts, layout.num_tokens, of_lora_X) if parts else None
+            return self._model.logits(self._model.forward(batch, self._cache, lora)[batch.logits_S])
+
+        key = self._cache.tensors, layout, tuple(part.layout(layout.num_tokens) for part in parts)
+        return replays.run(key, [*numbers, *of_lora], compute)
 
     def _make_room(self, step: Step) -> None:
         for move in step.moves:

@@ -95,6 +95,11 @@ class Step:
         return tuple(chunk.sequence for chunk in self.chunks if chunk.samples)
 
     @property
+    def only_decodes(self) -> bool:
+        """Whether each chunk is one token that another follows, and no logits but theirs are wanted."""
+        return all(chunk.num_tokens == 1 and chunk.samples and not chunk.scored for chunk in self.chunks)
+
+    @property
     def embedded(self) -> tuple[Sequence, ...]:
         """The sequences whose embedding is complete with this step."""
         ends = ((chunk.sequence, chunk.end) for chunk in self.chunks if chunk.sequence.embeds)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from brie_server.engine.torch.compiled.rows import Rows
+from brie_server.engine.torch.replays import Record
 from brie_server.engine.torch.shapes import EXACT, Shapes
 
 
@@ -19,3 +20,5 @@ class Target:
     rows: Rows | None = None
     """The compiled functions; None does everything in torch's own operations."""
     has_int8_weights: bool = False
+    record: Record | None = None
+    """Steps of single tokens are recorded by this and replayed; None computes them like all others."""
