@@ -29,9 +29,8 @@ from peft import LoraConfig, get_peft_model
 
 from brie_core.weights.base_model import BaseModel, open_base_model
 from brie_server.engine.base import Prompt, Sampling
-from brie_server.engine.torch.device import choose_device, choose_dtype, choose_target
+from brie_server.engine.torch.device import choose_device, choose_dtype, choose_target, limits_for
 from brie_server.engine.torch.engine import TorchEngine
-from brie_server.engine.torch.scheduler import Limits
 from brie_server.engine.torch.target import Target
 
 NUM_ADAPTERS = 8
@@ -129,7 +128,7 @@ def _unrecorded(device: torch.device, dtype: torch.dtype) -> Target:
 async def _brie(
     base: BaseModel, adapters: list[Path], setup: Setup, loads: list[Load], name: str
 ) -> dict[str, list[float]]:
-    limits = Limits(max_rows=max(load.streams for load in loads), max_blocks=0)
+    limits = replace(limits_for(setup.device), max_rows=max(load.streams for load in loads), max_blocks=0)
     engine = TorchEngine(base, setup.device, setup.dtype, limits)
     rows: dict[str, list[str | None]] = {name: [None]}
     rows[f"{name}, {NUM_ADAPTERS} adapters"] = [folder.name for folder in adapters]

@@ -135,6 +135,20 @@ def test_adapters_that_take_each_others_slots_answer_as_themselves(runner: Runne
             ]
 
 
+def test_an_adapter_of_more_layers_than_those_before_it_has_them_all(runner: Runner, tiny_model: TinyModel) -> None:
+    """In a slot that was empty when the step of both was recorded, at places that the pool did not have then."""
+    for digest, kind in (("a", "one-layer"), ("b", "one-layer"), ("c", "all-linear")):
+        load(runner, digest, read_adapter(tiny_model.adapter(kind), tiny_model.base.linear_modules))
+    for second, kind in (("b", "one-layer"), ("c", "all-linear")):
+        asked = [prompt(token_ids(20, row), 10, adapter=digest) for row, digest in enumerate(("a", second))]
+        answers, _ = drive(a_scheduler(smallest_capacity=64), runner, asked)
+        folders = [tiny_model.adapter(each) for each in ("one-layer", kind)]
+        right = [tiny_model.reference(each.token_ids, 10, own) for each, own in zip(asked, folders, strict=True)]
+        assert answers == right
+        if second == "b":
+            runner.unload_adapter("b")
+
+
 def test_a_pool_that_comes_again_is_not_mistaken_for_the_old_one(runner: Runner, tiny_model: TinyModel) -> None:
     asked = prompt(token_ids(20), 8, adapter="a")
     for kind in ("plain", "rslora", "plain", "all-linear"):

@@ -12,8 +12,9 @@ import torch
 from brie_core.weights.lora import LoraAdapter
 from brie_server.engine.torch.architecture import Architecture
 from brie_server.engine.torch.lora import DeviceAdapter, adapter_dtype, put_on_device
-from brie_server.engine.torch.lora_pool import LoraBatch, Part, Pool
+from brie_server.engine.torch.lora_pool import LoraBatch, Pool
 from brie_server.engine.torch.lora_share import Run, Share, in_few_shapes, share_out
+from brie_server.engine.torch.lora_windows import Window
 from brie_server.engine.torch.shapes import EXACT, Shapes
 
 _SMALLEST_RANK = 8
@@ -69,25 +70,35 @@ class Adapters:
 
     def batch(self, tokens: Sequence[tuple[str | None, int]]) -> LoraBatch | None:
         """For a step with runs of so many tokens of these digests; None when all of them are the base model's."""
-        if not (parts := self.parts(tokens, self._shapes)):
+        if not (slots := self._seated(tokens)):
             return None
-        numbers = [number for part in parts for number in part.numbers]
-        num_tokens = sum(count for _, count in tokens)
-        return LoraBatch(parts, num_tokens, torch.tensor(numbers, device=self._like.device, dtype=torch.long))
+        shares = [
+            (self._pools[rank], share) for rank, here in slots.items() for share in self._shares(rank, tokens, here)
+        ]
+        return LoraBatch(shares, sum(count for _, count in tokens), self._like.device)
 
-    def parts(self, tokens: Sequence[tuple[str | None, int]], shapes: Shapes) -> list[Part]:
-        """The same as what each pool does in it; every adapter that is in it has its slot from here on."""
+    def windows(self, tokens: Sequence[tuple[str | None, int]], shapes: Shapes) -> list[Window]:
+        """The same for a step that is recorded: which slots of which pools it looks at."""
+        windows = []
+        for rank, slots in self._seated(tokens).items():
+            pool, of_tokens = (
+                self._pools[rank],
+                [_slot(digest, slots) for digest, count in tokens for _ in range(count)],
+            )
+            first, last = min(slots.values()), max(slots.values())
+            windows.append(Window(pool, *shapes.window(first, last - first + 1, pool.num_slots), tuple(of_tokens)))
+        return windows
+
+    def _seated(self, tokens: Sequence[tuple[str | None, int]]) -> dict[int, dict[str, int]]:
+        """By rank, the slot of each adapter of a step; none for the base model alone."""
         by_rank: dict[int, list[str]] = defaultdict(list)
         for digest in sorted({digest for digest, _ in tokens if digest is not None}):
             by_rank[_pool_rank(self._loaded[digest])].append(digest)
-        slots = {rank: self._seat(rank, here) for rank, here in by_rank.items()}
-        return [Part(self._pools[rank], each) for rank in slots for each in self._shares(rank, tokens, slots, shapes)]
+        return {rank: self._seat(rank, here) for rank, here in by_rank.items()}
 
-    def _shares(
-        self, rank: int, tokens: Sequence[tuple[str | None, int]], slots: Mapping[int, dict[str, int]], shapes: Shapes
-    ) -> Iterable[Share]:
-        share = share_out(_runs(tokens, slots[rank]))
-        return in_few_shapes(share, shapes, self._pools[rank].num_slots) if shapes.few else [share]
+    def _shares(self, rank: int, tokens: Sequence[tuple[str | None, int]], slots: dict[str, int]) -> Iterable[Share]:
+        share = share_out(_runs(tokens, slots))
+        return in_few_shapes(share, self._shapes, self._pools[rank].num_slots) if self._shapes.few else [share]
 
     def _seat(self, rank: int, digests: Iterable[str]) -> dict[str, int]:
         """See to it that each has a slot in its pool."""
@@ -115,6 +126,10 @@ class Adapters:
             return slots.pop(unused)
         pool.grow(max(2 * pool.num_slots, 1))
         return len(slots)
+
+
+def _slot(digest: str | None, slots: Mapping[str, int]) -> int | None:
+    return None if digest is None else slots.get(digest)
 
 
 def _pool_rank(adapter: DeviceAdapter) -> int:

@@ -37,7 +37,7 @@ class Group:
     place_of_token_T: Tensor | None
     """Where each of the group's tokens stands; None if every place has its token, in order, or a home."""
     home_of_place_Pn: Tensor | None
-    """With few shapes: which token each place answers for, N for those that are padding; None otherwise."""
+    """Which token each place answers for, N for those that are padding; None where places have no homes."""
     bias_of_window: Mapping[int | None, Tensor]
     """Per attention window bias_P1MC: minus infinity where a query must not look."""
 
@@ -61,7 +61,7 @@ class Batch:
     """For each token's keys, then its values, by head: the line of the layer's cache in which it is written."""
     groups: tuple[Group, ...]
     token_computed_N: Tensor | None
-    """With few shapes: the token of the step that each one is or repeats; None otherwise."""
+    """Where places have homes: the token of the step that each one is or repeats; None otherwise."""
 
     @property
     def num_tokens(self) -> int:
@@ -81,7 +81,8 @@ class GroupLayout:
     places: int
     """n, in each row."""
     longest: int
-    in_order: bool
+    out_of_order: int
+    """Tokens whose places must be told; 0 where every place has its token, in order, or places have homes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,8 @@ class Layout:
     num_single: int
     num_wanted: int
     groups: tuple[GroupLayout, ...]
-    few: bool
+    has_homes: bool
+    """With few shapes, unless all chunks are single tokens, which have a place each."""
 
 
 def lay_out(step: Step, shapes: Shapes = EXACT) -> tuple[Layout, list[int]]:
@@ -105,12 +107,13 @@ def lay_out(step: Step, shapes: Shapes = EXACT) -> tuple[Layout, list[int]]:
     of_tokens = [padded(each, size) for each in (token_ids, positions, rows, range(len(token_ids)))]
     wanted = _wanted(step, shapes)
     groups, numbers = [], [number for each in (*of_tokens, wanted) for number in each]
+    num_single = sum(chunk.num_tokens == 1 for chunk in step.chunks)
+    has_homes = shapes.few and num_single < len(step.chunks)
     for chunks, first in _groups(step.chunks, shapes):
-        group, of_group = _lay_out_group(chunks, first, step.rectangle, size, shapes)
+        group, of_group = _lay_out_group(chunks, first, step.rectangle, size if has_homes else None, shapes)
         groups.append(group)
         numbers += of_group
-    num_single = 0 if shapes.few else sum(chunk.num_tokens == 1 for chunk in step.chunks)
-    return Layout(step.rectangle, size, num_single, len(wanted), tuple(groups), shapes.few), numbers
+    return Layout(step.rectangle, size, 0 if shapes.few else num_single, len(wanted), tuple(groups), has_homes), numbers
 
 
 def build_batch(layout: Layout, numbers_X: Tensor, architecture: Architecture, dtype: torch.dtype) -> Batch:
@@ -125,8 +128,8 @@ def build_batch(layout: Layout, numbers_X: Tensor, architecture: Architecture, d
         layout.num_single,
         logits_S,
         _slots(layout.rectangle, rows_N, positions_N, architecture.num_kv_heads),
-        tuple(_group(each, numbers, layout.few, architecture, dtype) for each in layout.groups),
-        computed_N if layout.few else None,
+        tuple(_group(each, numbers, architecture, dtype, layout.has_homes) for each in layout.groups),
+        computed_N if layout.has_homes else None,
     )
 
 
@@ -188,14 +191,15 @@ def _may_join(group: list[Chunk], chunk: Chunk) -> bool:
 
 
 def _lay_out_group(
-    chunks: Sequence[Chunk], first_token: int, rectangle: Rectangle, num_tokens: int, shapes: Shapes
+    chunks: Sequence[Chunk], first_token: int, rectangle: Rectangle, nobody: int | None, shapes: Shapes
 ) -> tuple[GroupLayout, list[int]]:
-    """A group of a step of `num_tokens`, padding included."""
+    """`nobody` is whom places answer for that are padding, where places have homes."""
     rows = [row_of(chunk.sequence) for chunk in chunks]
     first_row, num_rows = shapes.window(min(rows), max(rows) - min(rows) + 1, rectangle.rows)
     n = shapes.count(max(chunk.num_tokens for chunk in chunks))
     longest = shapes.positions(max(chunk.end for chunk in chunks), rectangle.capacity)
-    token_of_place, last_seen, home = [0] * (num_rows * n), [0] * (num_rows * n), [num_tokens] * (num_rows * n)
+    token_of_place, last_seen = [0] * (num_rows * n), [0] * (num_rows * n)
+    home = [0 if nobody is None else nobody] * (num_rows * n)
     places: list[int] = []
     token = first_token
     for chunk in chunks:
@@ -205,13 +209,22 @@ def _lay_out_group(
         last_seen[place : place + n] = padded(range(chunk.start, chunk.end), n)
         places.extend(range(place, place + chunk.num_tokens))
         token += chunk.num_tokens
-    in_order = shapes.few or places == list(range(len(token_of_place)))
+    if nobody is None:
+        places, home = padded(places, shapes.count(len(places))), []
+    if nobody is not None or places == list(range(len(token_of_place))):
+        places = []
     ends = (0, 0) if shapes.few else (first_token, token)
-    layout = GroupLayout(*ends, first_row, num_rows, n, longest, in_order)
-    return layout, [*last_seen, *token_of_place, *([] if in_order else places), *(home if shapes.few else [])]
+    layout = GroupLayout(*ends, first_row, num_rows, n, longest, len(places))
+    return layout, [*last_seen, *token_of_place, *places, *home]
 
 
-def _group(layout: GroupLayout, numbers: _Numbers, few: bool, architecture: Architecture, dtype: torch.dtype) -> Group:  # noqa: FBT001
+def _group(
+    layout: GroupLayout,
+    numbers: _Numbers,
+    architecture: Architecture,
+    dtype: torch.dtype,
+    has_homes: bool,  # noqa: FBT001
+) -> Group:
     num_places = layout.num_rows * layout.places
     last_seen_Pn = numbers.next(num_places).view(layout.num_rows, layout.places)
     token_of_place_Pn = numbers.next(num_places)
@@ -221,8 +234,8 @@ def _group(layout: GroupLayout, numbers: _Numbers, few: bool, architecture: Arch
         layout.num_rows,
         layout.longest,
         token_of_place_Pn,
-        None if layout.in_order else numbers.next(layout.end_token - layout.first_token),
-        numbers.next(num_places) if few else None,
+        numbers.next(layout.out_of_order) if layout.out_of_order else None,
+        numbers.next(num_places) if has_homes else None,
         {window: _bias(last_seen_Pn, layout.longest, window, architecture, dtype) for window in architecture.windows},
     )
 

@@ -1,10 +1,11 @@
 """Adapters of one rank side by side, and their part in a step. It knows slots, and nothing of names or files.
 
 A pool's tensors hold one adapter in each slot. A step multiplies each token with the pair in its own adapter's slot, as
-one batched product over slots: nothing is merged, nothing is masked, and there is no active adapter.
+one batched product over slots: nothing is merged, and there is no active adapter. A step that is recorded multiplies
+all tokens with all slots instead, and hides from each token what is not its own: few operations, whoever is in it.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -19,14 +20,27 @@ from brie_server.engine.torch.rows import replace_rows
 
 @dataclass(frozen=True, slots=True)
 class _Stack:
-    """One site's pairs in all slots: the parts' ranks stacked to K, and an own b for each part."""
+    """One site's pairs in all slots: the parts' ranks stacked to K, their outputs side by side to O.
+
+    Of b only the blocks where a part's ranks meet its outputs are not zero.
+    """
 
     a_SKI: Tensor
-    b_SrO: tuple[Tensor, ...]
+    b_SKO: Tensor
+    num_outputs: tuple[int, ...]
+    """Of each part."""
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        return (self.a_SKI, *self.b_SrO)
+        return (self.a_SKI, self.b_SKO)
+
+    def blocks(self, slot: int, rank: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """a_rI and b_rO of each part in a slot."""
+        first = 0
+        for number, num_outputs in enumerate(self.num_outputs):
+            ranks, outputs = slice(number * rank, (number + 1) * rank), slice(first, first + num_outputs)
+            yield self.a_SKI[slot, ranks], self.b_SKO[slot, ranks, outputs]
+            first += num_outputs
 
 
 class Pool:
@@ -70,9 +84,9 @@ class Pool:
         for place in adapter.pairs.keys() - self._stacks.keys():
             self._stacks[place], self.tensors = self._empty(place), object()
         for place, stack in self._stacks.items():
-            pairs = adapter.pairs.get(place) or (None,) * len(stack.b_SrO)
-            for a_rI, b_SrO, pair in zip(torch.split(stack.a_SKI[slot], self.rank), stack.b_SrO, pairs, strict=True):
-                _put(pair, a_rI, b_SrO[slot])
+            pairs = adapter.pairs.get(place) or (None,) * len(stack.num_outputs)
+            for (a_rI, b_rO), pair in zip(stack.blocks(slot, self.rank), pairs, strict=True):
+                _put(pair, a_rI, b_rO)
 
     def stack(self, layer: int, site: Site) -> _Stack | None:
         """The pairs of a site, None where no adapter of this pool has any."""
@@ -80,9 +94,11 @@ class Pool:
 
     def _empty(self, place: Place) -> _Stack:
         shapes = [self._architecture.shape(part) for part in PARTS[place[1]]]
+        num_outputs, ranks = tuple(out for out, _ in shapes), len(shapes) * self.rank
         return _Stack(
-            self._zeros(self._num_reserved, len(shapes) * self.rank, shapes[0][1]),
-            tuple(self._zeros(self._num_reserved, self.rank, num_outputs) for num_outputs, _ in shapes),
+            self._zeros(self._num_reserved, ranks, shapes[0][1]),
+            self._zeros(self._num_reserved, ranks, sum(num_outputs)),
+            num_outputs,
         )
 
     def _zeros(self, *shape: int) -> Tensor:
@@ -99,47 +115,22 @@ def _put(pair: Pair | None, a_rI: Tensor, b_rO: Tensor) -> None:
         a_rI[rank:], b_rO[rank:] = 0, 0
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One pool's share in a step."""
-
-    pool: Pool
-    share: Share
-
-    @property
-    def numbers(self) -> list[int]:
-        """Which token stands at each place of the padded product, then its tokens, then their places."""
-        token_of_place = [0] * (self.share.num_slots * self.share.width)
-        for token, place in zip(self.share.tokens, self.share.places, strict=True):
-            token_of_place[place] = token
-        return [*token_of_place, *self.share.tokens, *self.share.places]
-
-    def is_plain(self, num_tokens: int) -> bool:
-        """One adapter, or several in order with as many tokens each: every token is its own place."""
-        share, all_tokens = self.share, tuple(range(num_tokens))
-        return share.num_slots * share.width == num_tokens and share.places == all_tokens == share.tokens
-
-    def has_all(self, num_tokens: int) -> bool:
-        """Whether the padded product has every token of the step, in order."""
-        return self.share.tokens == tuple(range(num_tokens))
-
-    def layout(self, num_tokens: int) -> Hashable:
-        """Everything but the numbers, and which tensors the pool has."""
-        share = self.share
-        sizes = share.first, share.num_slots, share.width, len(share.tokens), share.long_runs
-        return self.pool.tensors, sizes, self.is_plain(num_tokens), self.has_all(num_tokens)
-
-
 class PoolBatch:
     """What one pool's adapters add to the tokens of one step."""
 
-    def __init__(self, part: Part, num_tokens: int, numbers_X: Tensor) -> None:
-        """`numbers_X` are the part's own."""
-        self._pool, self._share = part.pool, part.share
-        self._slots = slice(part.share.first, part.share.first + part.share.num_slots)
-        self._is_plain, self._has_all = part.is_plain(num_tokens), part.has_all(num_tokens)
-        sizes = [part.share.num_slots * part.share.width, len(part.share.tokens), len(part.share.places)]
-        self._token_of_place, self._tokens_T, self._places_T = torch.split(numbers_X, sizes)
+    def __init__(self, pool: Pool, share: Share, num_tokens: int, device: torch.device) -> None:
+        self._pool, self._share = pool, share
+        self._slots = slice(share.first, share.first + share.num_slots)
+        is_full = share.num_slots * share.width == num_tokens
+        self._is_plain = is_full and share.places == tuple(range(num_tokens)) == share.tokens
+        """One adapter, or several in order with as many tokens each: every token is its own place."""
+        self._has_all = share.tokens == tuple(range(num_tokens))
+        token_of_place = [0] * (share.num_slots * share.width)
+        for token, place in zip(share.tokens, share.places, strict=True):
+            token_of_place[place] = token
+        numbers = torch.tensor([*token_of_place, *share.tokens, *share.places], device=device, dtype=torch.long)
+        sizes = [len(token_of_place), len(share.tokens), len(share.places)]  # one copy to the device for all three
+        self._token_of_place, self._tokens_T, self._places_T = torch.split(numbers, sizes)
 
     def add(self, layer: int, site: Site, x_NI: Tensor, out_NO: Tensor) -> None:
         """Add to `out_NO` what each token's own adapter makes of `x_NI`."""
@@ -149,18 +140,14 @@ class PoolBatch:
         if self._share.num_slots:
             self._add_padded(stack, x_NI, out_NO)
         for run in self._share.long_runs:
-            inner_nK = x_NI[run.start : run.end] @ stack.a_SKI[run.slot].T
-            inners_nr = torch.split(inner_nK, self._pool.rank, dim=1)
-            added_no = [inner_nr @ b_SrO[run.slot] for inner_nr, b_SrO in zip(inners_nr, stack.b_SrO, strict=True)]
-            out_NO[run.start : run.end].add_(_joined(added_no))
+            added_nO = x_NI[run.start : run.end] @ stack.a_SKI[run.slot].T @ stack.b_SKO[run.slot]
+            out_NO[run.start : run.end].add_(added_nO)
 
     def _add_padded(self, stack: _Stack, x_NI: Tensor, out_NO: Tensor) -> None:
         x_PI = x_NI if self._is_plain else x_NI.index_select(0, self._token_of_place)
         x_SwI = x_PI.view(self._share.num_slots, self._share.width, -1)
         inner_SwK = torch.bmm(x_SwI, stack.a_SKI[self._slots].transpose(1, 2))
-        inners_Swr = torch.split(inner_SwK, self._pool.rank, dim=2)
-        added_Swo = [torch.bmm(inner, b_SrO[self._slots]) for inner, b_SrO in zip(inners_Swr, stack.b_SrO, strict=True)]
-        added_PO = _joined(added_Swo).flatten(0, 1)
+        added_PO = torch.bmm(inner_SwK, stack.b_SKO[self._slots]).flatten(0, 1)
         added_TO = added_PO if self._is_plain else added_PO.index_select(0, self._places_T)
         if self._has_all:
             out_NO.add_(added_TO)
@@ -168,17 +155,11 @@ class PoolBatch:
             replace_rows(out_NO, self._tokens_T, out_NO.index_select(0, self._tokens_T).add_(added_TO))
 
 
-def _joined(parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
-
-
 class LoraBatch:
     """What all adapters of one step add to its tokens."""
 
-    def __init__(self, parts: Sequence[Part], num_tokens: int, numbers_X: Tensor) -> None:
-        """`numbers_X` are those of the parts, one after the other."""
-        of_parts = torch.split(numbers_X, [len(part.numbers) for part in parts])
-        self._pools = [PoolBatch(part, num_tokens, own) for part, own in zip(parts, of_parts, strict=True)]
+    def __init__(self, shares: Iterable[tuple[Pool, Share]], num_tokens: int, device: torch.device) -> None:
+        self._pools = [PoolBatch(pool, share, num_tokens, device) for pool, share in shares]
 
     def add(self, layer: int, site: Site, x_NI: Tensor, out_NO: Tensor) -> None:
         """Add to `out_NO` what each token's own adapter makes of `x_NI`."""

@@ -18,8 +18,8 @@ from brie_server.engine.torch.cache import Cache
 from brie_server.engine.torch.compiled.operations import CompiledOperations, can_compile
 from brie_server.engine.torch.device import give_back
 from brie_server.engine.torch.logprobs import score_prompts
-from brie_server.engine.torch.lora_pool import LoraBatch
 from brie_server.engine.torch.lora_rows import PackedAdapters, can_pack
+from brie_server.engine.torch.lora_windows import WindowsBatch
 from brie_server.engine.torch.model import Decoder
 from brie_server.engine.torch.operations import Operations, TensorOperations
 from brie_server.engine.torch.pooling import sum_hidden
@@ -111,16 +111,16 @@ class Runner:
     def _replayed(self, step: Step, replays: Replays, adapters: Adapters) -> Tensor:
         """The same for a step of single tokens, in shapes that come again."""
         layout, numbers = lay_out(step, DOUBLING)
-        parts = adapters.parts(_adapters_of(step, layout.num_tokens), DOUBLING)
-        of_lora = [number for part in parts for number in part.numbers]
+        windows = adapters.windows(_adapters_of(step, layout.num_tokens), DOUBLING)
+        of_lora = [number for window in windows for number in window.numbers]
 
         def compute(numbers_X: Tensor) -> Tensor:
             of_batch_X, of_lora_X = torch.split(numbers_X, [len(numbers), len(of_lora)])
             batch = build_batch(layout, of_batch_X, self._architecture, self._target.dtype)
-            lora = LoraBatch(parts, layout.num_tokens, of_lora_X) if parts else None
+            lora = WindowsBatch(windows, of_lora_X) if windows else None
             return self._model.logits(self._model.forward(batch, self._cache, lora)[batch.logits_S])
 
-        key = self._cache.tensors, layout, tuple(part.layout(layout.num_tokens) for part in parts)
+        key = self._cache.tensors, layout, tuple(window.layout for window in windows)
         return replays.run(key, [*numbers, *of_lora], compute)
 
     def _make_room(self, step: Step) -> None:
@@ -164,4 +164,5 @@ def _with_padding(sampling: Iterable[Sequence], num_rows: int) -> list[Sequence]
     """Somebody for each row of logits: those that are padding get nobody, who is greedy and draws no chance."""
     sequences = list(sampling)
     nobody = Prompt(token_ids=(0,), max_tokens=1, stop_ids=frozenset(), sampling=Sampling(temperature=0))
-    return sequences + [Sequence(nobody) for _ in range(num_rows - len(sequences))]
+    missing = num_rows - len(sequences)
+    return sequences + [Sequence(nobody)] * missing if missing else sequences
