@@ -20,7 +20,9 @@ began=$SECONDS
 compose() { docker compose --file "$file" "$@"; }
 inside() { compose exec -T "$service" "$@"; }
 told() { echo "backup: $* after $((SECONDS - began)) s"; }
-answering() { until inside brie models list >/dev/null 2>&1; do ((SECONDS - began < 3000)) && sleep 1; done; }
+waiting_for() { until "$@" >/dev/null 2>&1; do ((SECONDS - began < ${LIMIT:-3000})) || return 1; sleep 1; done; }
+answering() { waiting_for inside brie models list; }
+has_model() { inside brie models list --json | grep "$1" >/dev/null; }  # which reads to the end, or pipefail calls it failed
 holdings() { inside python - <"$here/tests/images/holdings.py"; }
 
 documented() { # N: the Nth block of commands under "Backup"
@@ -50,7 +52,7 @@ inside sh -c 'cd /tmp && brie export saved --quantization q8_0'
 holdings >before.json
 told "a model, its second name and an export are there"
 inside brie train /tmp/rows.jsonl --suffix running --epochs "${EPOCHS:-8}"
-until inside brie models list --json | grep --quiet 'running.*ckpt-step'; do sleep 0.5; done
+waiting_for has_model running.*ckpt-step
 inside brie jobs list
 documented $save
 told "saved"
@@ -63,7 +65,7 @@ documented $restore
 answering
 echo "backup: restored and answering $((SECONDS - from)) s after the first command"
 inside brie jobs list
-until inside brie models list --json | grep --quiet '"running"'; do ((SECONDS - began < 3000)) && sleep 2; done
+waiting_for has_model '"running"'
 told "the run has come to its end"
 inside brie jobs list
 holdings >after.json
