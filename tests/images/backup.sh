@@ -20,7 +20,7 @@ began=$SECONDS
 compose() { docker compose --file "$file" "$@"; }
 inside() { compose exec -T "$service" "$@"; }
 told() { echo "backup: $* after $((SECONDS - began)) s"; }
-waiting_for() { until "$@" >/dev/null 2>&1; do ((SECONDS - began < ${LIMIT:-3000})) || return 1; sleep 1; done; }
+waiting_for() { until "$@" >/dev/null 2>&1; do ((SECONDS - began < ${LIMIT:-3000})) || return 1; sleep 5; done; }
 answering() { waiting_for inside brie models list; }
 has_model() { inside brie models list --json | grep "$1" >/dev/null; }  # which reads to the end, or pipefail calls it failed
 holdings() { inside python - <"$here/tests/images/holdings.py"; }
@@ -33,15 +33,15 @@ documented() { # N: the Nth block of commands under "Backup"
 }
 
 end() {
-  for project in brie-saved brie-restored; do
-    compose --project-name $project logs --no-color >"$project.log" 2>&1 || true
-    compose --project-name $project down --volumes >/dev/null 2>&1 || true
+  for project in "brie-saved-$variant" "brie-restored-$variant"; do
+    compose --project-name "$project" logs --no-color >"$project.log" 2>&1 || true
+    compose --project-name "$project" down --volumes >/dev/null 2>&1 || true
   done
   echo "backup: files and logs are in $work"
 }
 trap end EXIT
 
-export COMPOSE_PROJECT_NAME=brie-saved
+export COMPOSE_PROJECT_NAME=brie-saved-$variant
 compose up --detach
 answering
 head -n 8 "$here/clients/examples/data/philosophy.jsonl" >rows.jsonl
@@ -52,14 +52,14 @@ inside sh -c 'cd /tmp && brie export saved --quantization q8_0'
 holdings >before.json
 told "a model, its second name and an export are there"
 inside brie train /tmp/rows.jsonl --suffix running --epochs "${EPOCHS:-8}"
-waiting_for has_model running.*ckpt-step
+waiting_for has_model 'running.*ckpt-step'
 inside brie jobs list
 documented $save
 told "saved"
 ls -l
 compose down --volumes
 
-export COMPOSE_PROJECT_NAME=brie-restored
+export COMPOSE_PROJECT_NAME=brie-restored-$variant
 from=$SECONDS
 documented $restore
 answering
