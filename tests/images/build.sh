@@ -9,7 +9,7 @@ made_here=localhost/brie-base:bookworm
 read -ra options <<<"${BUILD_OPTIONS:-}"
 
 if docker info >/dev/null 2>&1; then
-  build=(docker build)
+  build=(env DOCKER_BUILDKIT=1 docker build)  # the older builder would make CUDA's stages, too
 else
   for tool in buildah debootstrap; do
     command -v $tool >/dev/null || { echo "images: no docker runs here; apt-get install buildah debootstrap" >&2; exit 1; }

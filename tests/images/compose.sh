@@ -17,7 +17,7 @@ brie() { "${compose[@]}" exec -T "$service" brie "$@"; }
 told() { echo "compose: $* after $((SECONDS - began)) s"; }
 
 "${compose[@]}" up --detach "${options[@]}"
-until brie models list >/dev/null 2>&1; do ((SECONDS - began < 600)) && sleep 1; done
+until brie models list >/dev/null 2>&1; do ((SECONDS - began < 600)) || exit 1; sleep 1; done
 told "the API answers"
 "${compose[@]}" ps
 head -n "${ROWS:-8}" clients/examples/data/philosophy.jsonl |
@@ -31,5 +31,5 @@ told "exported and verified"
 restarted=$SECONDS
 "${compose[@]}" restart
 echo "compose: restarted in $((SECONDS - restarted)) s"
-until brie chat walked "Who was Spinoza?" 2>/dev/null; do sleep 1; done
+until brie chat walked "Who was Spinoza?" 2>/dev/null; do ((SECONDS - restarted < 600)) || exit 1; sleep 1; done
 told "the adapter answers again"

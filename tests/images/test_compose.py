@@ -105,6 +105,13 @@ def test_what_is_built_has_the_target_it_names(compose: dict[str, Any]) -> None:
         assert service["image"].endswith(f":{build['target']}")
 
 
+def test_what_is_built_here_comes_from_no_registry_and_starts_again_without_one(compose: dict[str, Any]) -> None:
+    """`never` builds what is missing. `build` asks for the base's digest at each start; `missing` pulls our names."""
+    assert {name: service.get("pull_policy") for name, service in ours(compose).items()} == dict.fromkeys(
+        ours(compose), "never"
+    )
+
+
 def test_each_variable_is_in_the_example_and_the_example_has_no_other(file: Path) -> None:
     example = set(re.findall(r"^#?([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
     assert set(_VARIABLE.findall(file.read_text())) <= example

@@ -63,6 +63,7 @@ began=$SECONDS
 service brie-walk-api "$api" serve --no-worker
 for _ in $(seq 1200); do
   curl --silent --fail "http://127.0.0.1:$port/health/ready" >/dev/null && break
+  kill -0 $! 2>/dev/null || { cat "$walk/brie-walk-api.log" >&2; exit 1; }
   sleep 0.5
 done
 curl --silent --show-error --fail "http://127.0.0.1:$port/health/ready"
