@@ -15,6 +15,7 @@ from brie_client import Brie
 from brie_core.settings import OWN_EVALUATION_KEY
 from brie_core.wire import EvaluationObject
 from brie_processes import BrieProcesses
+from scripted_api import Body, Said, ScriptedApi, chat
 from tiny_models import write_lora
 
 NAME, OTHER = "evaluated", "evaluated-too"
@@ -307,3 +308,48 @@ def test_an_evaluation_is_deleted_with_its_files_and_holds_what_it_needs_until_i
     assert not (brie.home / "jobs" / done.id).exists()
     for path in ("", "/events", "/report", "/page", "/files/report.json"):
         assert httpx2.get(f"{brie.url}/v1/evaluations/{done.id}{path}").status_code == 404
+
+
+def test_a_failed_evaluation_is_resumed_from_what_it_has_though_its_files_are_deleted(client: Brie) -> None:
+    is_down, asked = [True], []
+
+    def says(_: str, body: Body) -> Said:
+        question = body["messages"][-1]["content"]
+        if is_down[0] and question == PROMPTS[1]["prompt"]:
+            return Said({"error": {"message": "out of order"}}, 500, {"retry-after": "0"})
+        asked.append(question)
+        return chat("So it is.", version=None)
+
+    rows = client.files.create(file=("held-out.jsonl", _jsonl(ROWS)), purpose="fine-tune").id
+    own = client.files.create(file=("prompts.jsonl", _jsonl(PROMPTS)), purpose="user_data").id
+    with ScriptedApi(says) as api:
+        elsewhere = {"base_url": api.url, "model": "m", "name": "elsewhere", "retries": 0}
+        made = client.evaluations.create(model=elsewhere, data=rows, prompts=own, **SHORT)
+        with pytest.raises(openai.ConflictError) as early:
+            client.evaluations.resume(made.id)
+        assert early.value.code == "job_not_failed"
+        *_, failed = client.evaluations.follow(made.id, poll_seconds=0.1)
+        assert failed.error is not None
+        assert (failed.status, failed.error.code, failed.error.param) == (
+            "failed",
+            "candidate_unavailable",
+            "elsewhere",
+        )
+        for file in (rows, own):
+            client.files.delete(file)
+        is_down[0], before = False, list(asked)
+        assert before == [PROMPTS[0]["prompt"]]
+        resumed = client.evaluations.resume(made.id)
+        assert (resumed.id, resumed.error, resumed.finished_at) == (made.id, None, None)
+        *_, done = client.evaluations.follow(made.id, poll_seconds=0.1)
+    assert done.status == "succeeded", done.error
+    assert len(asked) == 4  # two prompts and two held-out rows, none of them twice
+    assert client.evaluations.report(made.id)["candidates"]["elsewhere"]["answers"]["answered"] == 4
+    messages = [event.message for event in reversed(client.evaluations.events(made.id))]
+    assert [each for each in messages if each.startswith(("The job is", "Evaluation"))] == [
+        "Evaluation started",
+        "The job is resumed",
+        "Evaluation continued",
+    ]
+    with pytest.raises(openai.ConflictError):
+        client.evaluations.resume(made.id)
