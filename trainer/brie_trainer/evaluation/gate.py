@@ -1,7 +1,7 @@
 """Does a model keep to stated bounds? A pure function of a report and a gate; it moves nothing.
 
-A gate is {"PATH": {"min": ..., "max": ...}}. A path that begins with what is known of a candidate holds for each,
-less the one in `against`:
+A gate is {"PATH": {"min": ..., "max": ...}}. A path that begins with what is known of a candidate holds for each, less
+the one in `against`:
 
     perplexity                a figure of `candidates`; also perplexity.low, perplexity.high, perplexity.items
     win_rate                  where there were judges
@@ -11,9 +11,9 @@ less the one in `against`:
     themes.code.stop_rate     a figure of a theme
     answers.refused           what became of questions; held_out.answered
 
-Any other goes through the report from its top: candidates.NAME.figures.perplexity.value, comparisons.0.judging...
-A name with points in it is found as it stands. What is not in the report is an error, and never passes; what is there
-but was not measured fails.
+Any other goes through the report from its top: candidates.NAME.figures.perplexity.value, comparisons.0.judging... A
+name with points in it is found as it stands. What is not in the report is an error, and never passes; what is there but
+was not measured fails.
 """
 
 import json

@@ -1,8 +1,7 @@
 """What an evaluation says: report.json. It knows how figures are named, not how they are computed.
 
 A report is a pure function of the job and its rows: the same rows give the same bytes. It has no time and no path in
-it.
-Every figure is null where it was not measured, and `note` says why.
+it. Every figure is null where it was not measured, and `note` says why.
 """
 
 from typing import Literal
@@ -124,8 +123,8 @@ class Bias(_Frozen):
     low: float | None
     high: float | None
     effect: float | None
-    """Position and label: rate - 0.5. Length: the candidate's win rate where its answer is the longer one, minus
-    where it is not."""
+    """Position and label: rate - 0.5. Length: the candidate's win rate where its answer is the longer one, minus where
+    it is not."""
     p_value: float | None
     p_adjusted: float | None
     found: bool | None

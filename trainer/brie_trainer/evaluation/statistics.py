@@ -5,8 +5,7 @@ ratio, the exponential of one, BLEU), so that drawing prompts again is one produ
 
 The interval is the percentile bootstrap's, widened for few prompts (Hesterberg, "What Teachers Should Know About the
 Bootstrap", 2015, section 3.2). The test exchanges both sides prompt by prompt: under the hypothesis that they are the
-same
-model it is exact for any number of prompts. Holm's adjustment holds the chance of any false alarm in a family.
+same model it is exact for any number of prompts. Holm's adjustment holds the chance of any false alarm in a family.
 """
 
 import math
