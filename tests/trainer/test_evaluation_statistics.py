@@ -102,6 +102,16 @@ def test_dealt_marks_find_what_goes_with_them_and_nothing_else() -> None:
     assert permuted_effect([("p", 1.0, True)], CHANCE).p_value is None
 
 
+def test_marks_that_belong_to_a_prompt_are_no_more_witnesses_than_prompts() -> None:
+    """Six answers each to twelve prompts; value and mark go with the prompt, and not with each other."""
+    draws, alarms = np.random.default_rng(7), 0
+    for _ in range(200):
+        values, marks = draws.integers(0, 2, 12), draws.random(12) < 0.5
+        rows = [(f"p{n}", float(values[n]), bool(marks[n] ^ (k == 5))) for n in range(12) for k in range(6)]
+        alarms += (permuted_effect(rows, Chance(0.95, 200, 0)).p_value or 0.0) <= 0.05
+    assert alarms <= MOST_ALARMS
+
+
 def test_holm_by_hand() -> None:
     told = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": None})
     assert told == {"a": pytest.approx(0.03), "c": pytest.approx(0.06), "b": pytest.approx(0.06), "d": None}

@@ -209,7 +209,7 @@ def _by_length(judged: Sequence[Judged]) -> list[tuple[str, float, bool]]:
             pairs.setdefault(each.pair, []).append((each, score_of(result)))
     return [
         (scored[0][0].cluster, sum(score for _, score in scored) / len(scored), bool(scored[0][0].longer))
-        for scored in pairs.values()
+        for _, scored in sorted(pairs.items())
     ]
 
 

@@ -129,9 +129,10 @@ def contrast(first: Table, second: Table, form: Form, chance: Chance, each: Form
 def permuted_effect(rows: Sequence[tuple[str, float, bool]], chance: Chance) -> Contrast:
     """Mean of the items that are marked minus that of the others, marks being what chance deals anew.
 
-    For what is no exchange of two sides, such as whether the longer answer wins. Each row is (cluster, value, marked).
+    For what is no exchange of two sides, such as whether the longer answer wins. Each row is (cluster, value, marked);
+    those of a cluster stand in an order that says nothing of values and marks.
     """
-    order = sorted(rows)
+    order = sorted(rows, key=lambda row: row[0])
     marked = table([(cluster, (value, 1.0)) for cluster, value, mark in order if mark])
     others = table([(cluster, (value, 1.0)) for cluster, value, mark in order if not mark])
     clusters = sorted({cluster for cluster, _, _ in order})
@@ -213,17 +214,26 @@ def _exchanged(ones: Array, others: Array, form: Form, difference: float, chance
 
 
 def _dealt(rows: Sequence[tuple[str, float, bool]], difference: float, chance: Chance) -> float:
-    draws = chance.draws("deals")
-    values = np.array([value for _, value, _ in rows])
-    marks = np.array([mark for _, _, mark in rows], dtype=np.float64)
-    count, left, as_large = marks.sum(), chance.resamples, 0
-    while left:
-        some = min(left, max(_AT_ONCE // len(rows), 1))
-        chosen = draws.permuted(np.tile(marks, (some, 1)), axis=1) @ values
-        found = np.abs(chosen / count - (values.sum() - chosen) / (len(rows) - count))
-        as_large += int(np.sum(found >= abs(difference) * (1 - 1e-9) - 1e-12))
-        left -= some
+    """Prompts exchange all their marks with prompts of as many items: what belongs to a prompt stays together."""
+    draws, count = chance.draws("deals"), sum(mark for _, _, mark in rows)
+    total, marked = math.fsum(value for _, value, _ in rows), np.zeros(chance.resamples)
+    for values, marks in _by_size(rows):
+        marked += [np.sum(values * marks[draws.permutation(len(marks))]) for _ in range(chance.resamples)]
+    found = np.abs(marked / count - (total - marked) / (len(rows) - count))
+    as_large = int(np.sum(found >= abs(difference) * (1 - 1e-9) - 1e-12))
     return (1 + as_large) / (1 + chance.resamples)
+
+
+def _by_size(rows: Sequence[tuple[str, float, bool]]) -> list[tuple[Array, Array]]:
+    """Values and marks, a row a prompt, of the prompts with one item, with two, and so on."""
+    prompts: dict[str, list[tuple[float, float]]] = {}
+    for cluster, value, mark in rows:
+        prompts.setdefault(cluster, []).append((value, float(mark)))
+    sizes: dict[int, list[list[tuple[float, float]]]] = {}
+    for each in prompts.values():
+        sizes.setdefault(len(each), []).append(each)
+    found = [np.array(group) for _, group in sorted(sizes.items())]
+    return [(group[..., 0], group[..., 1]) for group in found]
 
 
 def _spread(given: Table, clusters: Sequence[str]) -> Array:
