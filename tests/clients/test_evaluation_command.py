@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from brie_cli import evaluating
+from brie_cli import evaluating, report_tables
 from brie_client import Brie
 from brie_processes import BrieProcesses
 from clients.test_command_line import EXAMPLES, ROWS, brie_command, run
@@ -91,6 +91,14 @@ def test_a_name_is_pointed_through_its_gate(client: Brie, brie: BrieProcesses, f
     client.gates.delete("gated-here")
 
 
+def test_what_has_no_answer_is_told_with_its_reason() -> None:
+    counts = {"planned": 9, "answered": 7, "reasons": {"status 400: context_length_exceeded": 2}}
+    whole = {"planned": 4, "answered": 4, "reasons": {}}
+    told = list(report_tables._missing("mine", {"held_out": whole, "answers": counts}))
+    assert told == ["mine: 2 of 9 answers are missing (status 400: context_length_exceeded, 2 times)."]
+    assert list(report_tables._missing("mine", {"held_out": None, "answers": whole})) == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -102,6 +110,9 @@ def test_a_name_is_pointed_through_its_gate(client: Brie, brie: BrieProcesses, f
         ((NAME, "--sweep", "temperature"), (2, "is not like")),
         ((NAME, "--judge", "http://x/v1"), (2, "--judge-model")),
         ((), (2, "MODEL")),
+        (("--id", "eval-1", "--gate", "nope"), (2, "leave it out")),
+        (("--resume", "eval-1", "--seed", "1"), (2, "leave it out")),
+        (("--resume", "eval-1"), (1, "no job")),
         ((NAME, "--job", "ftjob-1"), (2, "MODEL")),
     ],
 )

@@ -57,8 +57,38 @@ def test_five_prompts_can_never_be_more_than_noise() -> None:
     """There are 32 ways to exchange five pairs: the most extreme two of them make 1/16."""
     ones = table([(f"p{n}", (10.0 + n, 1.0)) for n in range(5)])
     others = table([(f"p{n}", (0.0, 1.0)) for n in range(5)])
-    p_value = contrast(ones, others, ratio, Chance(0.95, 20_000, 0)).p_value
-    assert p_value == pytest.approx(1 / 16, abs=0.01)
+    for seed in range(5):  # all of them are tried: luck has no part in it
+        assert contrast(ones, others, ratio, Chance(0.95, 100, seed)).p_value == 1 / 16
+
+
+def test_where_all_exchanges_are_too_many_the_drawn_ones_say_the_same() -> None:
+    ones = table([(f"p{n}", (float(n % 4), 1.0)) for n in range(8)])
+    others = table([(f"p{n}", (1.0 + n % 3, 1.0)) for n in range(8)])
+    every, drawn = (contrast(ones, others, ratio, Chance(0.95, number, 0)).p_value for number in (256, 255))
+    some = contrast(ones, others, ratio, Chance(0.95, 20_000, 0)).p_value
+    assert every == some
+    assert every == pytest.approx(drawn, abs=0.1)
+    assert drawn != every
+
+
+def test_an_effects_size_and_its_interval_by_hand() -> None:
+    """Differences 1, 2 and 3: a mean of 2 over a standard deviation of 1."""
+    ones = table([(f"p{n}", (n + 2.0, 1.0)) for n in range(3)])
+    others = table([(f"p{n}", (1.0, 1.0)) for n in range(3)])
+    assert contrast(ones, others, ratio, CHANCE).effect.value == pytest.approx(2.0)
+    differences = np.random.default_rng(3).normal(0.5, 1.0, 200)
+    wide = table([(f"p{n:03}", (value, 1.0)) for n, value in enumerate(differences)])
+    none = table([(f"p{n:03}", (0.0, 1.0)) for n in range(200)])
+    effect = contrast(wide, none, ratio, CHANCE).effect
+    size = differences.mean() / differences.std(ddof=1)
+    error = math.sqrt((1 + size**2 / 2) / 200)  # of a standardised mean (Hedges and Olkin 1985)
+    assert effect.value == pytest.approx(size)
+    assert effect.low == pytest.approx(size - 1.96 * error, abs=0.04)
+    assert effect.high == pytest.approx(size + 1.96 * error, abs=0.04)
+    same = contrast(
+        table([("a", (2.1, 1.0)), ("b", (2.1, 1.0))]), table([("a", (1.0, 1.0)), ("b", (1.0, 1.0))]), ratio, CHANCE
+    )
+    assert same.effect.value is same.effect.low is None
 
 
 def test_means_are_weighted_by_tokens() -> None:
@@ -89,7 +119,8 @@ def test_exchanging_the_sides_mirrors_what_is_said(values: list[tuple[float, flo
     there, back = contrast(ones, others, ratio, chance), contrast(others, ones, ratio, chance)
     assert there.difference.value == pytest.approx(-(back.difference.value or 0.0), abs=1e-9)
     assert there.difference.low == pytest.approx(-(back.difference.high or 0.0), abs=1e-9)
-    assert there.effect_size is None or there.effect_size == pytest.approx(-(back.effect_size or 0.0))
+    assert there.effect.value is None or there.effect.value == pytest.approx(-(back.effect.value or 0.0))
+    assert there.effect.low is None or there.effect.low == pytest.approx(-(back.effect.high or 0.0))
 
 
 def test_dealt_marks_find_what_goes_with_them_and_nothing_else() -> None:

@@ -1,6 +1,6 @@
 """An evaluation's report as tables and sentences for a terminal. It knows report.json, not how it was made."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.markup import escape
@@ -32,8 +32,24 @@ def _show_figures(report: Told) -> None:
         for name in names
         if any((told["figures"].get(name) or {}).get("value") is not None for told in candidates.values())
     ]
-    intervals = f"{report['confidence']:.0%} intervals"
+    intervals = f"{report['confidence'] * 100:g} % intervals"
     _print([f"figure ({intervals})", *candidates], rows)
+    missing = [line for name, told in candidates.items() for line in _missing(name, told)]
+    for line in missing:
+        console.print(escape(line))
+    if missing:
+        console.print()
+
+
+def _missing(name: str, told: Told) -> Iterator[str]:
+    """What has no answer, and why: figures are made of the rest."""
+    for what in ("held_out", "answers"):
+        counts = told[what]
+        if counts is not None and counts["answered"] < counts["planned"]:
+            left = counts["planned"] - counts["answered"]
+            reasons = "; ".join(f"{reason}, {number} times" for reason, number in counts["reasons"].items())
+            kind = "held-out rows" if what == "held_out" else "answers"
+            yield f"{name}: {left} of {counts['planned']} {kind} are missing ({reasons or 'not asked'})."
 
 
 def _show_differences(comparison: Told) -> None:
@@ -43,7 +59,7 @@ def _show_differences(comparison: Told) -> None:
             _words(each["figure"]),
             _number(each["difference"]),
             _between(each),
-            _number(each["effect_size"]),
+            _effect(each),
             _number(each["p_adjusted"]),
             "more than noise" if each["more_than_noise"] else "noise",
         ]
@@ -57,14 +73,18 @@ def _show_judging(judging: Told) -> None:
     rows = []
     for name, judge in judging["judges"].items():
         failed = judge["counts"]["failed"] + judge["counts"]["refused"]
-        counts = (judge["wins"], judge["losses"], judge["ties"] + judge["identical"], judge["unparseable"], failed)
+        counts = [judge["wins"], judge["losses"], judge["ties"] + judge["identical"], judge["unparseable"], failed]
+        counts.append(judge["counts"]["not_asked"])
         rows.append([name, judge["identity"]["model"], _interval(judge["win_rate"]), *map(str, counts)])
-    _print(["judge", "model", "win rate", "wins", "losses", "ties", "unparseable", "failed"], rows)
+    _print(["judge", "model", "win rate", "wins", "losses", "ties", "unparseable", "failed", "not asked"], rows)
     console.print(escape(judging["win_rate"]["sentence"]))
     for judge in judging["judges"].values():
         for bias in judge["biases"]:
             if bias["found"]:
                 console.print(escape(bias["sentence"]))
+    for agreement in judging["agreements"]:
+        console.print(escape(agreement.get("sentence", "")))
+    console.print()
 
 
 def _show_sweep(cells: Sequence[Told]) -> None:
@@ -107,6 +127,13 @@ def _interval(figure: Told | None) -> str:
     if figure is None or figure["value"] is None:
         return ""
     return _number(figure["value"]) + (f" ({_between(figure)})" if figure["low"] is not None else "")
+
+
+def _effect(told: Told) -> str:
+    if told["effect_size"] is None:
+        return ""
+    interval = "" if told.get("effect_low") is None else f" ({told['effect_low']:.2f} to {told['effect_high']:.2f})"
+    return f"{told['effect_size']:.2f}{interval}"
 
 
 def _between(told: Told) -> str:

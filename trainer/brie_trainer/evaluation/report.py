@@ -47,6 +47,8 @@ class Difference(_Frozen):
     high: float | None
     effect_size: float | None
     """Mean of the differences by prompt over their standard deviation (Cohen's d of paired samples)."""
+    effect_low: float | None = None
+    effect_high: float | None = None
     p_value: float | None
     """How often chance exchanges of both sides, prompt by prompt, give so large a difference."""
     p_adjusted: float | None
@@ -162,6 +164,7 @@ class Agreement(_Frozen):
     agreement: float | None
     kappa: float | None
     """Cohen's, over win, loss and tie; None where chance alone would agree always."""
+    sentence: str = ""
 
 
 class JudgingReport(_Frozen):
