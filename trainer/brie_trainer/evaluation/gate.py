@@ -16,13 +16,10 @@ name with points in it is found as it stands. What is not in the report is an er
 was not measured fails.
 """
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
-
-from pydantic import TypeAdapter, ValidationError
 
 from brie_core.errors import InvalidRequest
 from brie_trainer.evaluation.contract import Bound, Gate
@@ -55,19 +52,6 @@ class GateReport:
     def as_json(self) -> dict[str, Any]:
         """As it is written."""
         return {"passed": self.passed, "verdicts": [asdict(verdict) for verdict in self.verdicts]}
-
-
-def read_gate(text: str | bytes) -> Gate:
-    """From a gate file; InvalidRequest says what is wrong with it."""
-    try:
-        return TypeAdapter(Gate).validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "gate"
-        message = f"The gate is not one, at {where}: {first['msg']}. Write it as " + json.dumps(
-            {"perplexity": {"max": 12.0}, "win_rate": {"min": 0.5}}
-        )
-        raise InvalidRequest(message, param="gate") from error
 
 
 def judge(report: Mapping[str, Any], gate: Gate) -> GateReport:
