@@ -177,8 +177,8 @@ class JobStore:
                 raise Conflict(
                     f"Job {job_id} is {job.status}: only one that has failed is resumed.", code="job_not_failed"
                 )
-            values = {"status": JobStatus.QUEUED, "finished_at": None, "error": None}
-            values["result"] = {**job.result, "crashes": 0, "message": None}
+            result = {**job.result, "crashes": 0, "message": None}
+            values = {"status": JobStatus.QUEUED, "finished_at": None, "error": None, "result": result}
             return await self._move(connection, job, values, "The job is resumed", fence=True)
 
     async def delete(self, job_id: str, kind: JobKind) -> None:
