@@ -27,7 +27,7 @@ PROMPTS = [
     {"id": "one", "theme": "facts", "prompt": "Who was Spinoza?", "reference": "A philosopher."},
     {"id": "two", "theme": "maths", "prompt": "What is two and two?"},
 ]
-SHORT = {"sampling": {"max_tokens": 6}, "statistics": {"resamples": 200}, "held_out_prompts": 2}
+SHORT: dict[str, Any] = {"sampling": {"max_tokens": 6}, "statistics": {"resamples": 200}, "held_out_prompts": 2}
 PASSED = {"perplexity": {"max": 1e9}, "answers.refused": {"max": 0}}
 
 
