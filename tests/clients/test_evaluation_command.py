@@ -97,6 +97,9 @@ def test_what_has_no_answer_is_told_with_its_reason() -> None:
     told = list(report_tables._missing("mine", {"held_out": whole, "answers": counts}))
     assert told == ["mine: 2 of 9 answers are missing (status 400: context_length_exceeded, 2 times)."]
     assert list(report_tables._missing("mine", {"held_out": None, "answers": whole})) == []
+    verdicts = {"planned": 9, "answered": 2, "not_asked": 3, "identical": 2, "reasons": {"status 400": 2}}
+    (line,) = report_tables._without("judge", "verdicts", verdicts)
+    assert line == "judge: 5 of 9 verdicts are missing (status 400, 2 times; 3 not asked)."
 
 
 @pytest.mark.parametrize(

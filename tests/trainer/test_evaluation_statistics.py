@@ -96,6 +96,14 @@ def test_means_are_weighted_by_tokens() -> None:
     assert found.value == pytest.approx(math.exp(12 / 11))
 
 
+def test_all_answers_to_a_prompt_count() -> None:
+    found = estimate(table([("a", (1.0, 1.0)), ("a", (2.0, 1.0)), ("b", (6.0, 1.0))]), ratio, CHANCE)
+    assert found.value == 3.0
+    assert (
+        contrast(table([("a", (1.0, 1.0)), ("a", (2.0, 1.0))]), table([("a", (0.0, 2.0))]), ratio, CHANCE).first == 1.5
+    )
+
+
 def test_one_prompt_has_no_interval_and_none_has_no_value() -> None:
     alone = estimate(table([("a", (1.0, 2.0))]), ratio, CHANCE)
     assert (alone.value, alone.low, alone.high) == (0.5, None, None)

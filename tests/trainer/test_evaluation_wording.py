@@ -8,6 +8,7 @@ from brie_trainer.evaluation.wording import (
     comparison_sentence,
     counts_sentence,
     difference_sentence,
+    number,
 )
 
 PLAIN = {"candidate": 8.0, "against": 20.0, "difference": -12.0, "low": -13.0, "high": -11.0, "effect_size": None}
@@ -52,6 +53,14 @@ def test_a_comparison_counts_what_is_noise_and_names_the_rest() -> None:
     )
     assert comparison_sentence("one", "base", [(noise, None)], "95 %").startswith("No measured difference")
     assert comparison_sentence("one", "base", [(missing, None)], "95 %").startswith("Nothing of one and base")
+
+
+def test_large_numbers_are_written_out_and_no_verdict_is_said_to_be_none() -> None:
+    assert [number(each) for each in (48864.3, 9999.4, 0.00123456, -48864.3, None)] == [
+        *("48864", "9999", "0.001235", "-48864", "not measured")
+    ]
+    none = difference(figure="win_rate", candidate=None, against=None, difference=None)
+    assert difference_sentence(none, "higher", "base", 0.95) == "No verdict was reached, so that there is no win rate."
 
 
 def test_how_far_judges_agree() -> None:

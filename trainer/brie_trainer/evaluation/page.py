@@ -291,7 +291,7 @@ def _value(figure: Figure | None) -> str:
 
 
 def _range(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f"{low:.4g} to {high:.4g}"
+    return "" if low is None or high is None else f"{number(low)} to {number(high)}"
 
 
 def _effect(told: Difference) -> str:

@@ -29,8 +29,10 @@ def title(figure: str) -> str:
 
 
 def number(value: float | None) -> str:
-    """Four significant digits."""
-    return "not measured" if value is None else f"{value:.4g}"
+    """Four significant digits, or all before the point."""
+    if value is None:
+        return "not measured"
+    return f"{value:.0f}" if 1e4 <= abs(value) < 1e12 else f"{value:.4g}"
 
 
 def percent(confidence: float) -> str:
@@ -40,14 +42,16 @@ def percent(confidence: float) -> str:
 
 def difference_sentence(told: Difference, better: str | None, against: str, confidence: float) -> str:
     """Both values, the interval, and whether it is more than noise."""
+    if told.difference is None and told.figure == "win_rate":
+        return "No verdict was reached, so that there is no win rate."
     if told.difference is None:
         return f"{title(told.figure)} cannot be compared: no prompt has it on both sides."
     how = "higher" if told.difference > 0 else "lower" if told.difference < 0 else "different"
-    by = "no" if told.difference == 0 else f"{abs(told.difference):.4g}"
+    by = "no" if told.difference == 0 else number(abs(told.difference))
     values = f"{title(told.figure)} is {number(told.candidate)}, and {number(told.against)} for {against}: {by} {how}"
     if told.low is None or told.high is None:
         return f"{values}; from one prompt no interval can be made, so this is no more than an anecdote."
-    interval = f"{percent(confidence)} interval of the difference {told.low:.4g} to {told.high:.4g}"
+    interval = f"{percent(confidence)} interval of the difference {number(told.low)} to {number(told.high)}"
     test = f"p = {told.p_adjusted:.2g} after adjustment" if told.p_adjusted is not None else "no test"
     if (fewest := _fewest(confidence)) > told.clusters:
         few = f"{told.clusters} prompts are too few to tell anything from noise, {fewest} are the fewest that can"
