@@ -1,6 +1,7 @@
 """Intervals and tests over prompts: their rates of error, their exactness for few prompts, and that they repeat."""
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from brie_trainer.evaluation.statistics import (
     Chance,
+    _interval,
     contrast,
     estimate,
     exponential,
@@ -94,6 +96,12 @@ def test_an_effects_size_and_its_interval_by_hand() -> None:
 def test_means_are_weighted_by_tokens() -> None:
     found = estimate(table([("a", (10.0, 10.0)), ("b", (2.0, 1.0))]), exponential, CHANCE)
     assert found.value == pytest.approx(math.exp(12 / 11))
+
+
+def test_intervals_of_few_prompts_are_wider_by_students_t() -> None:
+    """Five prompts: the normal's tail at the root of 5/4 times Student's 2.776 of four degrees of freedom."""
+    tail = NormalDist().cdf(-math.sqrt(5 / 4) * 2.776445)
+    assert _interval(np.linspace(0.0, 1.0, 100_001), 5, 0.95) == pytest.approx((tail, 1 - tail), abs=5e-5)
 
 
 def test_all_answers_to_a_prompt_count() -> None:
