@@ -9,8 +9,9 @@ from typing import Any
 
 import httpx2
 import pytest
+import typer
 
-from brie_cli import evaluating, report_tables
+from brie_cli import comparing, evaluating, report_tables
 from brie_client import Brie
 from brie_processes import BrieProcesses
 from clients.test_command_line import EXAMPLES, ROWS, brie_command, run
@@ -113,8 +114,8 @@ def test_what_has_no_answer_is_told_with_its_reason() -> None:
         ((NAME, "--sweep", "temperature"), (2, "is not like")),
         ((NAME, "--judge", "http://x/v1"), (2, "--judge-model")),
         ((), (2, "MODEL")),
-        (("--id", "eval-1", "--gate", "nope"), (2, "leave it out")),
-        (("--resume", "eval-1", "--seed", "1"), (2, "leave it out")),
+        (("--id", "eval-1", "--gate", "nope"), (2, "--json alone")),
+        (("--resume", "eval-1", "--seed", "1"), (2, "--json alone")),
         (("--resume", "eval-1"), (1, "no job")),
         ((NAME, "--job", "ftjob-1"), (2, "MODEL")),
     ],
@@ -170,6 +171,27 @@ def test_prompts_of_ones_own_are_compared_and_an_unknown_theme_is_told(
     result = brie_command(brie, "compare", NAME, "tiny", *options, "--theme", "nope")
     assert result.returncode == 2
     assert "facts, code" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (b'{"prompt": "Why?"}\n"text"\n', "line 2 of"),
+        (b'{"prompt": ""}\n', "neither a 'prompt' nor 'messages'"),
+        (b'{"messages": [{"role": "user"}]}\n', "neither a 'prompt' nor 'messages'"),
+        (b"\n{\n", "line 2 of"),
+        (b'\xff\xfe{"prompt": "Why?"}\n', "is no JSON"),
+    ],
+)
+def test_a_line_that_is_no_prompt_is_told_by_its_number(lines: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / "prompts.jsonl").write_bytes(lines)
+    with pytest.raises(typer.BadParameter, match=said):
+        comparing._lines(tmp_path / "prompts.jsonl")
+
+
+def test_a_model_is_not_compared_with_itself(brie: BrieProcesses) -> None:
+    told = brie_command(brie, "compare", "tiny", "tiny", "Who?")
+    assert (told.returncode, "the same model" in told.stderr) == (2, True)
 
 
 def test_the_example_gives_the_same_report_twice(client: Brie, brie: BrieProcesses, tmp_path: Path) -> None:

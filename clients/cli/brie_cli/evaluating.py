@@ -105,7 +105,7 @@ def evaluate(
         **_gate(gate),
     }
     if (existing or resumed) and _given({**asked, "data": data, "prompts": prompts}):
-        raise typer.BadParameter("what is asked was said when the evaluation was made: leave it out")
+        raise typer.BadParameter("beside --id and --resume there can be --output and --json alone")
     client = connect()
     with failures_told(str(client.base_url)):
         if resumed is not None:
@@ -176,13 +176,14 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 
 def _followed(client: Brie, evaluation_id: str, *, as_json: bool) -> EvaluationObject:
     """The finished evaluation; ends the process if it did not succeed. Ctrl-C ends the following alone."""
-    current = None
+    current, told = None, None
     try:
         for current in client.evaluations.follow(evaluation_id):
             if as_json:
                 emit_json(current.model_dump(mode="json"))
-            elif current.message:
+            elif current.message and current.message != told:
                 errors.print(f"{current.progress:4.0%}  {escape(current.message)}")
+            told = current.message
     except KeyboardInterrupt:
         errors.print(f"The evaluation goes on; `brie eval --id {evaluation_id}` follows it again.")
         raise typer.Exit(130) from None
