@@ -103,6 +103,19 @@ def test_what_has_no_answer_is_told_with_its_reason() -> None:
     assert line == "judge: 5 of 9 verdicts are missing (status 400, 2 times; 3 not asked)."
 
 
+@pytest.mark.parametrize(("number", "lines"), [(3, 2), (4, 5)])
+def test_many_candidates_stand_below_each_other(number: int, lines: int, capsys: pytest.CaptureFixture[str]) -> None:
+    figure = {"value": 48864.3, "low": 1.5, "high": 2.25}
+    told = {"figures": {"rouge_l": figure, "mtld": {"value": None}}, "held_out": None, "answers": None}
+    report = {"confidence": 0.9, "candidates": {f"ckpt-step-{n}": told for n in range(number)}}
+    report_tables._show_figures(report)
+    shown = capsys.readouterr().out.strip().splitlines()
+    assert len(shown) == lines  # what none of them has is no line
+    assert shown[0].startswith("figure (90 % intervals)")
+    assert shown[1].startswith("ROUGE-L")
+    assert shown[-1].endswith("48864 (1.5 to 2.25)")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -63,6 +63,12 @@ def test_five_prompts_can_never_be_more_than_noise() -> None:
         assert contrast(ones, others, ratio, Chance(0.95, 100, seed)).p_value == 1 / 16
 
 
+def test_drawn_exchanges_are_never_said_to_be_impossible() -> None:
+    """The one at hand is counted with them."""
+    ones, others = (table([(f"p{n}", (value, 1.0)) for n in range(20)]) for value in (10.0, 0.0))
+    assert contrast(ones, others, ratio, Chance(0.95, 200, 0)).p_value == 1 / 201
+
+
 def test_where_all_exchanges_are_too_many_the_drawn_ones_say_the_same() -> None:
     ones = table([(f"p{n}", (float(n % 4), 1.0)) for n in range(8)])
     others = table([(f"p{n}", (1.0 + n % 3, 1.0)) for n in range(8)])
@@ -167,6 +173,8 @@ def test_holm_by_hand() -> None:
 def test_kappa_by_hand() -> None:
     # both say win half of the time; they agree on 3 of 4, by chance on half of them
     assert kappa([("win", "win"), ("win", "loss"), ("loss", "loss"), ("loss", "loss")]) == pytest.approx(0.5)
+    # one says win of three in four, the other of two: they agree on 3 of 4, by chance on 3/4 * 1/2 + 1/4 * 1/2
+    assert kappa([("win", "win"), ("win", "win"), ("win", "loss"), ("loss", "loss")]) == pytest.approx(0.5)
     assert kappa([("win", "win")] * 3) is None
     assert kappa([("win", "loss"), ("loss", "win")]) == pytest.approx(-1.0)
     assert kappa([]) is None
