@@ -51,7 +51,7 @@ class ExportRequest:
     work: Path
     """Scratch of this export alone: emptied before and after."""
     format: str = "gguf"
-    """One of `brie_core.wire.FORMATS`."""
+    """One of `brie_core.export_names.FORMATS`."""
     dtype: str | None = None
     """Of the format merged: what the weights are stored as; None keeps the checkpoint's own."""
     texts: tuple[str, ...] = ()

@@ -28,6 +28,7 @@ def main() -> None:
         create_app(settings, base, _create_engine),
         host=settings.host,
         port=settings.port,
+        http="h11",  # httptools is faster, but keeps a request's head however long it grows
         access_log=False,
         log_level="warning",
         timeout_graceful_shutdown=10,

@@ -14,7 +14,7 @@ import pytest
 from brie_convert.gguf_file import tally
 from brie_convert.llama_runtime import listening, open_file
 from brie_convert.quantize import NEEDS_IMPORTANCE, QUANTIZATIONS, check_quantization, file_type, quantize
-from brie_core import wire
+from brie_core import export_names
 from brie_core.errors import EngineFailure, InvalidRequest
 from brie_core.weights.base_model import BaseModel
 from brie_core.weights.gguf_header import read_gguf_header
@@ -150,4 +150,4 @@ def _tensors(file: Path) -> dict[str, bytes]:
 
 
 def test_the_api_offers_exactly_what_is_made() -> None:
-    assert set(wire.QUANTIZATIONS) == set(QUANTIZATIONS)
+    assert set(export_names.QUANTIZATIONS) == set(QUANTIZATIONS)

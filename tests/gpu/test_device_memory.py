@@ -15,6 +15,7 @@ from server.engine.tiny_models import TinyModel, token_ids
 
 Start = Callable[..., TorchEngine]
 ASKED = token_ids(40)
+KINDS = ("plain", "rslora", "all-linear")
 SLACK = 64 * 2**10
 """A few small tensors that some library may have kept."""
 ROOM = 64 * 2**20
@@ -28,17 +29,18 @@ async def use(engine: TorchEngine, digest: str) -> None:
 async def test_an_unloaded_adapter_leaves_nothing_on_the_device(
     tiny_model: TinyModel, device: torch.device, start: Start
 ) -> None:
-    engine = start(tiny_model.base, max_blocks=0)
-    await answer(engine, prompt(ASKED, 5))
-    before = allocated_bytes(device)
-    sizes = [await engine.load_adapter(kind, tiny_model.adapter(kind)) for kind in ("plain", "rslora", "all-linear")]
-    for kind in ("plain", "rslora", "all-linear"):
-        await use(engine, kind)
-    if device.type != "cpu":  # there they lie in numpy's arrays, which torch does not count
-        assert allocated_bytes(device) - before >= sum(sizes)
-    for kind in ("plain", "rslora", "all-linear"):
-        await engine.unload_adapter(kind)
-    assert allocated_bytes(device) - before <= SLACK
+    engine, left = start(tiny_model.base, max_blocks=0), []
+    for _ in range(2):  # the first time the engine also takes what recorded steps need for good
+        before = allocated_bytes(device)
+        sizes = [await engine.load_adapter(kind, tiny_model.adapter(kind)) for kind in KINDS]
+        for kind in KINDS:
+            await use(engine, kind)
+        if device.type != "cpu":  # there they lie in numpy's arrays, which torch does not count
+            assert allocated_bytes(device) - before >= sum(sizes)
+        for kind in KINDS:
+            await engine.unload_adapter(kind)
+        left.append(allocated_bytes(device))
+    assert left[1] - left[0] <= SLACK
 
 
 async def test_the_cache_is_given_back_when_there_is_nothing_to_do(

@@ -93,12 +93,12 @@ def test_a_device_that_is_too_small_makes_micro_batches_smaller_and_nothing_else
     spec = spec_of(n_epochs=1, batch_size=24)
     roomy, _ = run(tmp_path / "roomy", chat_model, device, spec, rows=LONG)
     give_back(device)
-    total = torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved(device) + 280 * 2**20) / total, device)
+    limit = torch.cuda.memory_reserved(device) + 280 * 2**20
+    torch.cuda.set_per_process_memory_fraction(limit / torch.cuda.get_device_properties(device).total_memory)
     try:
         events, last = run(tmp_path / "narrow", chat_model, device, spec, rows=LONG)
     finally:
-        torch.cuda.set_per_process_memory_fraction(1.0, device)
+        torch.cuda.set_per_process_memory_fraction(1.0)
     assert any("Out of memory" in event["message"] for event in events if event["type"] == "message")
     assert last["type"] == "result" and len(steps(events)) == len(steps(roomy)) == 2
     wanted, found = ([step["train_loss"] for step in steps(each)] for each in (roomy, events))

@@ -3,7 +3,7 @@
 from brie_convert.manifest import ExportRequest
 from brie_convert.quantize import check_quantization
 from brie_core.errors import InvalidRequest
-from brie_core.wire import ADAPTER_FORMATS, DTYPES, FORMATS
+from brie_core.export_names import ADAPTER_FORMATS, DTYPES, FORMATS
 
 
 def check_options(request: ExportRequest) -> None:

@@ -8,11 +8,10 @@ from litestar.params import FromPath, FromQuery, JSONBody
 
 from brie_core.background import in_background
 from brie_core.errors import InvalidRequest
+from brie_core.export_names import ADAPTER_FORMATS, QUANTIZATIONS
 from brie_core.store.job_store import check_finished
 from brie_core.store.jobs import Job, JobKind, JobStatus, NewEvent
 from brie_core.wire import (
-    ADAPTER_FORMATS,
-    QUANTIZATIONS,
     Deleted,
     ExportedFile,
     ExportError,

@@ -1,6 +1,7 @@
 """The torch engine's embeddings against transformers' and PEFT's hidden states: however texts are cut and batched."""
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -16,6 +17,7 @@ from brie_server.engine.torch.runner import Runner
 from brie_server.engine.torch.scheduler import Limits, Scheduler
 from brie_server.engine.torch.sequence import Sequence as Asked
 from brie_server.engine.torch.shapes import Shapes
+from brie_server.engine.torch.step import Step
 from server.engine.asking import GREEDY, answer, load, load_kind, make_runner, overflowing, prompt, tokens
 from server.engine.tiny_models import FAMILIES, TinyModel, token_ids
 
@@ -152,7 +154,16 @@ async def test_streams_beside_embeddings_go_on_as_they_would(start: Start, tiny_
         check(each, tiny_model.embedding(token_ids(length, length)))
 
 
-async def test_who_gives_up_an_embedding_gives_its_place_to_the_next(start: Start, tiny_model: TinyModel) -> None:
+async def test_who_gives_up_an_embedding_gives_its_place_to_the_next(
+    start: Start, tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Runner.run
+
+    def slowly(runner: Runner, step: Step) -> list[int | None]:
+        time.sleep(0.01)  # the answer must outlast what is asked beside it
+        return run(runner, step)
+
+    monkeypatch.setattr(Runner, "run", slowly)
     engine = start(tiny_model.base, max_rows=1, max_waiting=1)
     stream = engine.generate(prompt(token_ids(20), 230))
     await anext(stream)
