@@ -9,8 +9,9 @@ from typing import Any
 
 import httpx2
 import pytest
+import typer
 
-from brie_cli import evaluating
+from brie_cli import comparing, evaluating, report_tables
 from brie_client import Brie
 from brie_processes import BrieProcesses
 from clients.test_command_line import EXAMPLES, ROWS, brie_command, run
@@ -91,6 +92,30 @@ def test_a_name_is_pointed_through_its_gate(client: Brie, brie: BrieProcesses, f
     client.gates.delete("gated-here")
 
 
+def test_what_has_no_answer_is_told_with_its_reason() -> None:
+    counts = {"planned": 9, "answered": 7, "reasons": {"status 400: context_length_exceeded": 2}}
+    whole = {"planned": 4, "answered": 4, "reasons": {}}
+    told = list(report_tables._missing("mine", {"held_out": whole, "answers": counts}))
+    assert told == ["mine: 2 of 9 answers are missing (status 400: context_length_exceeded, 2 times)."]
+    assert list(report_tables._missing("mine", {"held_out": None, "answers": whole})) == []
+    verdicts = {"planned": 9, "answered": 2, "not_asked": 3, "identical": 2, "reasons": {"status 400": 2}}
+    (line,) = report_tables._without("judge", "verdicts", verdicts)
+    assert line == "judge: 5 of 9 verdicts are missing (status 400, 2 times; 3 not asked)."
+
+
+@pytest.mark.parametrize(("number", "lines"), [(3, 2), (4, 5)])
+def test_many_candidates_stand_below_each_other(number: int, lines: int, capsys: pytest.CaptureFixture[str]) -> None:
+    figure = {"value": 48864.3, "low": 1.5, "high": 2.25}
+    told = {"figures": {"rouge_l": figure, "mtld": {"value": None}}, "held_out": None, "answers": None}
+    report = {"confidence": 0.9, "candidates": {f"ckpt-step-{n}": told for n in range(number)}}
+    report_tables._show_figures(report)
+    shown = capsys.readouterr().out.strip().splitlines()
+    assert len(shown) == lines  # what none of them has is no line
+    assert shown[0].startswith("figure (90 % intervals)")
+    assert shown[1].startswith("ROUGE-L")
+    assert shown[-1].endswith("48864 (1.5 to 2.25)")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -102,6 +127,9 @@ def test_a_name_is_pointed_through_its_gate(client: Brie, brie: BrieProcesses, f
         ((NAME, "--sweep", "temperature"), (2, "is not like")),
         ((NAME, "--judge", "http://x/v1"), (2, "--judge-model")),
         ((), (2, "MODEL")),
+        (("--id", "eval-1", "--gate", "nope"), (2, "--json alone")),
+        (("--resume", "eval-1", "--seed", "1"), (2, "--json alone")),
+        (("--resume", "eval-1"), (1, "no job")),
         ((NAME, "--job", "ftjob-1"), (2, "MODEL")),
     ],
 )
@@ -156,6 +184,27 @@ def test_prompts_of_ones_own_are_compared_and_an_unknown_theme_is_told(
     result = brie_command(brie, "compare", NAME, "tiny", *options, "--theme", "nope")
     assert result.returncode == 2
     assert "facts, code" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (b'{"prompt": "Why?"}\n"text"\n', "line 2 of"),
+        (b'{"prompt": ""}\n', "neither a 'prompt' nor 'messages'"),
+        (b'{"messages": [{"role": "user"}]}\n', "neither a 'prompt' nor 'messages'"),
+        (b"\n{\n", "line 2 of"),
+        (b'\xff\xfe{"prompt": "Why?"}\n', "is no JSON"),
+    ],
+)
+def test_a_line_that_is_no_prompt_is_told_by_its_number(lines: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / "prompts.jsonl").write_bytes(lines)
+    with pytest.raises(typer.BadParameter, match=said):
+        comparing._lines(tmp_path / "prompts.jsonl")
+
+
+def test_a_model_is_not_compared_with_itself(brie: BrieProcesses) -> None:
+    told = brie_command(brie, "compare", "tiny", "tiny", "Who?")
+    assert (told.returncode, "the same model" in told.stderr) == (2, True)
 
 
 def test_the_example_gives_the_same_report_twice(client: Brie, brie: BrieProcesses, tmp_path: Path) -> None:

@@ -124,6 +124,33 @@ async def test_a_finished_job_stays_finished(store: JobStore) -> None:
     assert await store.claim("w", FINE_TUNE, list(JobStatus), 10) is None
 
 
+async def test_a_failed_job_is_resumed_without_its_error_and_any_other_is_not(store: JobStore, clock: Clock) -> None:
+    job = await queued(store)
+    claimed = await store.claim("w", FINE_TUNE, [QUEUED], 10)
+    assert claimed
+    with pytest.raises(Conflict, match="queued: only one that has failed") as early:
+        await store.resume_failed(job.id, FINE_TUNE)
+    assert early.value.code == "job_not_failed"
+    error, kept = {"code": "x", "message": "y"}, {"progress": 0.5, "crashes": 2, "message": "so far"}
+    await store.write(claimed[0], Change(status=JobStatus.FAILED, attempt=3, events_offset=7, error=error, result=kept))
+    with pytest.raises(NotFound):
+        await store.resume_failed(job.id, JobKind.EVALUATION)
+    resumed = await store.resume_failed(job.id, FINE_TUNE)
+    assert (resumed.status, resumed.error, resumed.finished_at) == (QUEUED, None, None)
+    assert (resumed.attempt, resumed.events_offset) == (3, 7)  # what was told is not told again
+    assert resumed.result == {"progress": 0.5, "crashes": 0, "message": None}
+    with pytest.raises(LeaseLost):
+        await store.renew(claimed[0], 10)
+    again = await store.claim("another", FINE_TUNE, [QUEUED], 10)
+    assert again is not None
+    await store.write(again[0], Change(status=JobStatus.RUNNING))
+    for status in (JobStatus.RUNNING, JobStatus.SUCCEEDED):
+        if status is JobStatus.SUCCEEDED:
+            await store.write(again[0], Change(status=status))
+        with pytest.raises(Conflict, match=status):
+            await store.resume_failed(job.id, FINE_TUNE)
+
+
 async def test_a_forbidden_move_changes_nothing(store: JobStore) -> None:
     job = await queued(store)
     claimed = await store.claim("w", FINE_TUNE, [QUEUED], 10)

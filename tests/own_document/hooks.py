@@ -34,6 +34,7 @@ MEANINGS = (
     "would be ignored, leave them out",
     "looks at the validation loss",
     "there is nothing to pack",
+    "max is below min",
 )
 """Rules between fields that JSON Schema has no words for, in Brie's words; their code is that of a malformed field."""
 

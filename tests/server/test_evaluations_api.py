@@ -15,6 +15,7 @@ from brie_client import Brie
 from brie_core.settings import OWN_EVALUATION_KEY
 from brie_core.wire import EvaluationObject
 from brie_processes import BrieProcesses
+from scripted_api import Body, Said, ScriptedApi, chat
 from tiny_models import write_lora
 
 NAME, OTHER = "evaluated", "evaluated-too"
@@ -26,7 +27,7 @@ PROMPTS = [
     {"id": "one", "theme": "facts", "prompt": "Who was Spinoza?", "reference": "A philosopher."},
     {"id": "two", "theme": "maths", "prompt": "What is two and two?"},
 ]
-SHORT = {"sampling": {"max_tokens": 6}, "statistics": {"resamples": 200}, "held_out_prompts": 2}
+SHORT: dict[str, Any] = {"sampling": {"max_tokens": 6}, "statistics": {"resamples": 200}, "held_out_prompts": 2}
 PASSED = {"perplexity": {"max": 1e9}, "answers.refused": {"max": 0}}
 
 
@@ -211,6 +212,10 @@ def test_every_checkpoint_of_a_job_is_compared_on_its_own_validation_file(client
     none = client.evaluations.create(model="with-checkpoints", data="none")
     client.evaluations.cancel(none.id)
     assert (none.data, none.data_source, none.prompts) == (None, None, "default")
+    client.adapters.delete(names[0])
+    with pytest.raises(openai.NotFoundError) as gone:
+        client.evaluations.create(job=job.id)
+    assert (gone.value.param, gone.value.code) == ("job", "model_not_found")
 
 
 def test_a_model_against_itself_and_one_behind_another_server(client: Brie, brie: BrieProcesses, data: str) -> None:
@@ -240,19 +245,23 @@ def test_a_model_against_itself_and_one_behind_another_server(client: Brie, brie
         ({"gate_of": "nope"}, (404, "gate_of", "gate_missing")),
         ({"data": "file-nope"}, (400, "data", "file_not_found")),
         ({"prompts": "file-nope"}, (400, "prompts", "file_not_found")),
-        ({"model": None}, (400, None, "invalid_value")),
-        ({"job": "ftjob-nope"}, (400, None, "invalid_value")),
+        ({"model": None}, (400, "model", "invalid_value")),
+        ({"job": "ftjob-nope"}, (400, "job", "invalid_value")),
+        ({"models": [OTHER]}, (400, "models", "invalid_value")),
         ({"model": None, "models": [NAME, NAME]}, (400, "models[0].name", None)),
         ({"prompts": "none"}, (400, "data", None)),
         ({"data": "none", "max_length": 9}, (400, "max_length", None)),
-        ({"gate": {"perplexity": {"max": 9}}, "gate_of": NAME}, (400, None, "invalid_value")),
+        ({"gate": {"perplexity": {"max": 9}}, "gate_of": NAME}, (400, "gate_of", "invalid_value")),
+        ({"gate": {"perplexity": {"min": 2, "max": 1}}}, (400, "gate.perplexity.max", "invalid_value")),
+        ({"judging": {"limit": 1}}, (400, "judging", None)),
+        ({"judges": [{"model": NAME}], "judging": {"samples": 2}}, (400, "judging.samples", None)),
         ({"gate": {}}, (400, "gate", "invalid_value")),
         ({"gate": {"perplexity": {}}}, (400, "gate.perplexity", "invalid_value")),
         ({"gate": {"perplexity": {"max": "x"}}}, (400, "gate.perplexity.max", "invalid_value")),
         ({"model": {"model": "x", "base_url": "ftp://x"}}, (400, "model.base_url", "invalid_value")),
         ({"model": {"model": "x", "base_url": "http://me:secret@x/v1"}}, (400, "model.base_url", "invalid_value")),
         ({"sweep": {"limit": 1}}, (400, "sweep", None)),
-        ({"model": {"model": "x", "key_env": "BRIE_EVALUATION_KEY_X"}}, (400, "model", "invalid_value")),
+        ({"model": {"model": "x", "key_env": "BRIE_EVALUATION_KEY_X"}}, (400, "model.key_env", "invalid_value")),
         (
             {"judges": [{"model": "x", "base_url": "http://x/v1", "key_env": "BRIE_API_KEYS"}]},
             (400, "judges[0].key_env", "invalid_value"),
@@ -276,6 +285,29 @@ def test_what_cannot_be_asked_is_refused_by_name(
     answer = httpx2.post(f"{brie.url}/v1/evaluations", json={"model": NAME} | body)
     error = answer.json().get("error", {})
     assert (answer.status_code, error.get("param"), error.get("code")) == said, answer.text
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"samples": 2}, "samples"),
+        ({"sampling": {"temperature": 0}}, "sampling"),
+        ({"limit": 1}, "limit"),
+        (
+            {"model": {"model": "x", "base_url": "http://x/v1"}, "against": {"model": "y", "base_url": "http://x/v1"}},
+            "prompts",
+        ),
+    ],
+)
+def test_what_would_do_nothing_without_prompts_is_refused(
+    body: dict[str, Any], param: str, client: Brie, brie: BrieProcesses, data: str
+) -> None:
+    asked: dict[str, Any] = {"model": NAME, "data": data, "prompts": "none"}
+    answer = httpx2.post(f"{brie.url}/v1/evaluations", json=asked | body)
+    assert (answer.status_code, answer.json().get("error", {}).get("param")) == (400, param), answer.text
+    neutral: dict[str, Any] = {"samples": 1, "sampling": {}, "judging": {}, "held_out_prompts": 0}
+    accepted = client.evaluations.create(**asked, **neutral)
+    assert client.evaluations.cancel(accepted.id).status == "cancelled"
 
 
 def test_an_evaluation_is_deleted_with_its_files_and_holds_what_it_needs_until_its_end(
@@ -307,3 +339,48 @@ def test_an_evaluation_is_deleted_with_its_files_and_holds_what_it_needs_until_i
     assert not (brie.home / "jobs" / done.id).exists()
     for path in ("", "/events", "/report", "/page", "/files/report.json"):
         assert httpx2.get(f"{brie.url}/v1/evaluations/{done.id}{path}").status_code == 404
+
+
+def test_a_failed_evaluation_is_resumed_from_what_it_has_though_its_files_are_deleted(client: Brie) -> None:
+    is_down, asked = [True], []
+
+    def says(_: str, body: Body) -> Said:
+        question = body["messages"][-1]["content"]
+        if is_down[0] and question == PROMPTS[1]["prompt"]:
+            return Said({"error": {"message": "out of order"}}, 500, {"retry-after": "0"})
+        asked.append(question)
+        return chat("So it is.", version=None)
+
+    rows = client.files.create(file=("held-out.jsonl", _jsonl(ROWS)), purpose="fine-tune").id
+    own = client.files.create(file=("prompts.jsonl", _jsonl(PROMPTS)), purpose="user_data").id
+    with ScriptedApi(says) as api:
+        elsewhere = {"base_url": api.url, "model": "m", "name": "elsewhere", "retries": 0}
+        made = client.evaluations.create(model=elsewhere, data=rows, prompts=own, **SHORT)
+        with pytest.raises(openai.ConflictError) as early:
+            client.evaluations.resume(made.id)
+        assert early.value.code == "job_not_failed"
+        *_, failed = client.evaluations.follow(made.id, poll_seconds=0.1)
+        assert failed.error is not None
+        assert (failed.status, failed.error.code, failed.error.param) == (
+            "failed",
+            "candidate_unavailable",
+            "elsewhere",
+        )
+        for file in (rows, own):
+            client.files.delete(file)
+        is_down[0], before = False, list(asked)
+        assert before == [PROMPTS[0]["prompt"]]
+        resumed = client.evaluations.resume(made.id)
+        assert (resumed.id, resumed.error, resumed.finished_at) == (made.id, None, None)
+        *_, done = client.evaluations.follow(made.id, poll_seconds=0.1)
+    assert done.status == "succeeded", done.error
+    assert len(asked) == 4  # two prompts and two held-out rows, none of them twice
+    assert client.evaluations.report(made.id)["candidates"]["elsewhere"]["answers"]["answered"] == 4
+    messages = [event.message for event in reversed(client.evaluations.events(made.id))]
+    assert [each for each in messages if each.startswith(("The job is", "Evaluation"))] == [
+        "Evaluation started",
+        "The job is resumed",
+        "Evaluation continued",
+    ]
+    with pytest.raises(openai.ConflictError):
+        client.evaluations.resume(made.id)

@@ -138,6 +138,19 @@ async def test_an_evaluation_that_gets_on_may_crash_as_often_as_it_likes(tiny_ba
     assert (further.result or {})["crashes"] == 0
 
 
+@pytest.mark.parametrize(
+    ("param", "field"),
+    [("prompts.themes", "themes"), ("prompts.file", "prompts"), ("validation_file", "data"), ("gate.x", "gate.x")],
+)
+async def test_what_the_child_refuses_is_told_by_the_apis_name(
+    param: str, field: str, tiny_base: BaseModel, tmp_path: Path
+) -> None:
+    kind = EvaluationKind(Settings(home=tmp_path), tiny_base, None)  # type: ignore[arg-type]
+    event = {"type": "error", "code": "x", "message": "y", "param": param}
+    change = await kind.change(a_job(tiny_base), tmp_path, event)
+    assert (change.error or {})["param"] == field
+
+
 def test_a_gate_is_passed_by_a_version_only_if_all_that_was_said_of_it_holds(tiny_base: BaseModel) -> None:
     def judged(*verdicts: tuple[str | None, bool]) -> Job:
         told = [{"candidate": name, "passed": passed} for name, passed in verdicts]

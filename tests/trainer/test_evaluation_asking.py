@@ -1,5 +1,6 @@
 """A server that is busy, breaks down, falls silent or talks nonsense: how often it is asked, and what is said of it."""
 
+import math
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ from brie_core.errors import BadConfiguration
 from brie_trainer.evaluation.asking import Asker, Reply, Stopped, retry_after
 from brie_trainer.evaluation.contract import Endpoint
 from brie_trainer.evaluation.material import HeldOutExample
-from brie_trainer.evaluation.questions import Question, read_answer, read_loss
+from brie_trainer.evaluation.questions import Question, UnusableAnswer, read_answer, read_loss
 from scripted_api import Body, Said, ScriptedApi, chat
 
 QUESTION = Question("chat/completions", {"model": "m"})
@@ -65,6 +66,7 @@ def test_a_busy_server_is_asked_again_as_often_as_was_agreed(status: int) -> Non
         Said({"choices": []}),
         Said({"choices": [{"message": None, "finish_reason": "stop"}]}),
         Said({"choices": [{"message": {"content": 5}, "finish_reason": "stop"}]}),
+        Said(b'{"choices": [{"message": {"content": "\\ud83d"}, "finish_reason": "stop"}]}'),
         ConnectionError,
     ],
 )
@@ -163,3 +165,11 @@ def test_only_labelled_tokens_are_scored() -> None:
     told = [None, *({str(t): {"logprob": -float(t), "rank": r}} for t, r in ((6, 1), (7, 1), (8, 2)))]
     read = read_loss({"choices": [{"prompt_logprobs": told}]}, example)
     assert read == {"nll": 15.0, "tokens": 2, "correct": 1, "bytes": 3}
+
+
+@pytest.mark.parametrize("logprob", [math.nan, math.inf, None, "-1"])
+def test_a_logprob_that_is_no_number_is_no_answer(logprob: Any) -> None:
+    example = HeldOutExample(id="1", cluster="c", input_ids=[5, 6], labels=[-100, 6], num_bytes=3)
+    told = {"choices": [{"prompt_logprobs": [None, {"6": {"logprob": logprob, "rank": 1}}]}]}
+    with pytest.raises(UnusableAnswer):
+        read_loss(told, example)

@@ -5,9 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
 from brie_core.errors import InvalidRequest
-from brie_trainer.evaluation.gate import judge, read_gate
+from brie_trainer.evaluation.contract import Gate
+from brie_trainer.evaluation.gate import judge
+
+
+def read_gate(text: str) -> Gate:
+    """As the child reads it in job.json."""
+    return TypeAdapter(Gate).validate_json(text)
 
 
 def figure(value: float | None) -> dict[str, Any]:
@@ -98,7 +105,7 @@ def test_an_unknown_path_is_an_error(path: str) -> None:
      '{"perplexity": {"max": "low"}}', '{"perplexity": {"max": NaN}}', '{"perplexity": {"min": 2, "max": 1}}'],
 )  # fmt: skip
 def test_what_is_no_gate_is_an_error(text: str) -> None:
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(ValidationError):
         read_gate(text)
 
 

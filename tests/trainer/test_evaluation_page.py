@@ -10,7 +10,7 @@ import pytest
 import evaluations
 from brie_trainer.evaluation.card import card_section
 from brie_trainer.evaluation.page import page
-from brie_trainer.evaluation.plots import ticks
+from brie_trainer.evaluation.plots import Mark, intervals, ticks
 from brie_trainer.evaluation.report import Report
 from scripted_api import Body, Said, ScriptedApi, chat
 
@@ -101,6 +101,13 @@ def test_page_and_card_are_pure(report: Report) -> None:
     again = Report.model_validate_json(report.model_dump_json())
     assert page(again) == page(report)
     assert card_section(again) == card_section(report)
+
+
+def test_checkpoints_of_a_job_are_told_apart_in_plots() -> None:
+    """Their names differ at their ends alone."""
+    marks = [Mark(f"ft:base:brie:philosophy:1abc:ckpt-step-{step}", 1.0, 0.5, 2.0, 0) for step in (8, 16)]
+    shown = re.findall(r'text-anchor="end">([^<]*)<', intervals(marks, "words"))
+    assert shown == ["ft:bas…abc:ckpt-step-8", "ft:bas…bc:ckpt-step-16"]
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (-3, 7), (0.0001, 0.0002), (0, 54321), (7.2, 7.3)])

@@ -140,13 +140,19 @@ def test_a_version_that_changes_in_the_midst_ends_it(tmp_path: Path) -> None:
         assert evaluations.run(folder)[-1]["code"] == "version_changed"  # an attempt later, against its rows
 
 
-def test_a_judges_failures_are_counted_and_a_dead_judge_is_given_up(tmp_path: Path) -> None:
+def judged_by(api: ScriptedApi, folder: Path, *names: str) -> Path:
+    judges = [{"name": name, "model": name, "base_url": api.url, "retries": 1} for name in names]
+    asked_of = job(api.url, folder, sweep=None, judging={"judges": judges, "give_up_after": 3})
+    return evaluations.write_job(folder / "1", **asked_of)
+
+
+def test_a_judges_failures_are_counted_and_one_that_only_refuses_is_given_up(tmp_path: Path) -> None:
     calls = 0
 
     def judged(path: str, body: Body) -> Said:
         nonlocal calls
-        if body["model"] == "dead":
-            return Said({}, 500, {"retry-after": "0"})
+        if body["model"] == "unable":
+            return Said({"error": {"message": "no response_format here"}}, 400)
         if body["model"] != "judge":
             return answer(path, body)
         calls += 1
@@ -161,16 +167,13 @@ def test_a_judges_failures_are_counted_and_a_dead_judge_is_given_up(tmp_path: Pa
                 return chat(VERDICT, version=None)
 
     with ScriptedApi(judged) as api:
-        quick = {"base_url": api.url, "retries": 1}
-        judges = [{"name": name, "model": name, **quick} for name in ("judge", "dead")]
-        asked_of = job(api.url, tmp_path, sweep=None, judging={"judges": judges, "give_up_after": 3})
-        folder = evaluations.write_job(tmp_path / "1", **asked_of)
+        folder = judged_by(api, tmp_path, "judge", "unable")
         events = evaluations.run(folder)
         assert events[-1]["type"] == "result"
-        assert any("dead failed 3 times in a row" in event.get("message", "") for event in events)
+        assert any("unable failed 3 times in a row" in event.get("message", "") for event in events)
     (comparison,) = evaluations.report(folder).comparisons
     assert comparison.judging is not None
-    told, dead = comparison.judging.judges["judge"], comparison.judging.judges["dead"]
+    told, unable = comparison.judging.judges["judge"], comparison.judging.judges["unable"]
     assert told.counts.model_dump() == {
         "planned": 16,
         "answered": 12,
@@ -182,8 +185,47 @@ def test_a_judges_failures_are_counted_and_a_dead_judge_is_given_up(tmp_path: Pa
     }
     assert told.unparseable == 5
     assert told.wins + told.losses == 7
-    assert (dead.counts.failed, dead.counts.not_asked, dead.counts.retries) == (3, 13, 3)
-    assert dead.win_rate.value is None
+    assert (unable.counts.refused, unable.counts.failed, unable.counts.not_asked) == (3, 0, 13)
+    assert unable.win_rate.value is None
+
+
+def test_a_judge_that_is_away_fails_the_evaluation_behind_the_others_and_is_asked_again(tmp_path: Path) -> None:
+    is_away = [True]
+
+    def judged(path: str, body: Body) -> Said:
+        if body["model"] == "judge-away" and is_away[0]:
+            return Said({}, 500, {"retry-after": "0"})
+        return answer(path, body)
+
+    with ScriptedApi(judged) as api:
+        folder = judged_by(api, tmp_path, "judge-away", "judge")
+        event = evaluations.run(folder)[-1]
+        assert (event["type"], event["code"], event["param"]) == ("error", "judge_unavailable", "judge-away")
+        assert "3 times in a row (status 500)" in event["message"]
+        assert sum(body["model"] == "judge" for _, body in api.asked) == 16
+        is_away[0] = False
+        api.asked.clear()
+        assert evaluations.run(folder)[-1]["type"] == "result"
+        assert [body["model"] for _, body in api.asked] == ["judge-away"] * 16
+    (comparison,) = evaluations.report(folder).comparisons
+    assert comparison.judging is not None
+    assert comparison.judging.judges["judge-away"].counts.answered == 16
+    assert comparison.judging.judges["judge-away"].counts.failed == 0
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 404])
+def test_a_server_that_knows_no_such_caller_or_model_fails_the_evaluation(status: int, tmp_path: Path) -> None:
+    """And is no candidate that refused every question."""
+
+    def says(path: str, body: Body) -> Said:
+        return Said({"error": {"code": "gone"}}, status) if body["model"] == "two" else answer(path, body)
+
+    with ScriptedApi(says) as api:
+        folder = evaluations.write_job(tmp_path / "1", **job(api.url, tmp_path, judging=None, sweep=None))
+        event = evaluations.run(folder)[-1]
+        assert (event["code"], event["param"]) == ("candidate_unavailable", "two")
+        assert f"(status {status}: gone; once)" in event["message"]
+        assert sum(body["model"] == "two" for _, body in api.asked) == 1
 
 
 def test_rows_of_another_evaluation_are_refused(tmp_path: Path) -> None:

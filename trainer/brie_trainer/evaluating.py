@@ -21,6 +21,8 @@ from brie_trainer.kind import check_base, failure
 
 _PATIENCE = {"timeout_seconds": 600.0, "retries": 20}
 """With this server: it may be training on the same cores, or starting anew."""
+_FIELDS = {"prompts.file": "prompts", "prompts.themes": "themes", "validation_file": "data"}
+"""Fields of the child's contract by which those of the API go."""
 
 
 class EvaluationKind:
@@ -101,7 +103,7 @@ class EvaluationKind:
             case "result":
                 return _result(event)
             case _:
-                return failure(event)
+                return failure({**event, "param": _FIELDS.get(str(event["param"]), event["param"])})
 
 
 def _progress(job: Job, event: Mapping[str, Any]) -> Change:

@@ -298,8 +298,11 @@ class Worker:
 
 
 def tidy(folder: Path, job: Job) -> None:
-    """Take away what a finished job's folder need not keep: its data and its checkpoints. The logs stay."""
-    if is_final(job.status):
+    """Take away what a finished job's folder need not keep: its data and its checkpoints. The logs stay.
+
+    A failed evaluation keeps its data, to be resumed though the files may have been deleted elsewhere.
+    """
+    if is_final(job.status) and (job.kind, job.status) != (JobKind.EVALUATION, JobStatus.FAILED):
         for part in (folder / "data", *folder.glob("attempts/*/checkpoints")):
             shutil.rmtree(part, ignore_errors=True)
         for part in folder.glob("attempts/*/work"):

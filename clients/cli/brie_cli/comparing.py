@@ -34,6 +34,8 @@ def compare(
     """Ask A and B the same, with the same seed, and show both answers side by side."""
     if prompt is not None and prompts is not None:
         raise typer.BadParameter("give a PROMPT or --prompts, not both")
+    if one == other:
+        raise typer.BadParameter("A and B are the same model: with the same seed it gives the same answer")
     asked = [{"prompt": prompt}] if prompt is not None else list(_chosen(_lines(prompts), theme, limit))
     sampling = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed}
     client = connect()
@@ -51,16 +53,35 @@ def compare(
 def _lines(file: Path | None) -> list[dict[str, Any]]:
     """From a file, or the evaluation's own set, which its own program tells."""
     if file is not None:
-        text = file.read_text()
-    else:
-        told = subprocess.run([sys.executable, "-m", _OWN_SET], capture_output=True, text=True, check=False)
-        if told.returncode != 0:
-            raise typer.BadParameter("Brie's own prompts come with its trainer, which is not installed: give a PROMPT")
-        text = told.stdout
-    try:
-        return [json.loads(line) for line in text.splitlines() if line.strip()]
-    except ValueError as error:
-        raise typer.BadParameter(f"{file} is no JSON Lines: {error}") from error
+        return _read(file)
+    told = subprocess.run([sys.executable, "-m", _OWN_SET], capture_output=True, text=True, check=False)
+    if told.returncode != 0:
+        raise typer.BadParameter("Brie's own prompts come with its trainer, which is not installed: give a PROMPT")
+    return [json.loads(line) for line in told.stdout.splitlines()]
+
+
+def _read(file: Path) -> list[dict[str, Any]]:
+    rows = []
+    for number, line in enumerate(file.read_bytes().splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise typer.BadParameter(f"line {number} of {file} is no JSON: {error}") from error
+        if not isinstance(row, dict) or not (_is_text(row.get("prompt")) or _are_messages(row.get("messages"))):
+            raise typer.BadParameter(f"line {number} of {file} has neither a 'prompt' nor 'messages'")
+        rows.append(row)
+    return rows
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _are_messages(value: Any) -> bool:
+    are = isinstance(value, list) and bool(value)
+    return are and all(isinstance(each, dict) and _is_text(each.get("content")) for each in value)
 
 
 def _chosen(rows: list[dict[str, Any]], themes: list[str] | None, limit: int) -> Iterator[dict[str, Any]]:

@@ -55,9 +55,10 @@ Sweep = Annotated[
 Gate = Annotated[
     str | None, typer.Option(help="A file of bounds, or the name whose stored gate is meant; exit 4 if not kept.")
 ]
-Seed = Annotated[int, typer.Option(help="The same seed gives the same report.", min=0)]
+Seed = Annotated[int | None, typer.Option(help="The same seed gives the same report; by default 0.", min=0)]
 Output = Annotated[Path | None, typer.Option(help="A folder for report.json, page.html and card.md.")]
-Existing = Annotated[str | None, typer.Option("--id", help="Follow and show this one instead.")]
+Existing = Annotated[str | None, typer.Option("--id", help="Follow and show this evaluation instead.")]
+Resumed = Annotated[str | None, typer.Option("--resume", help="Go on with this evaluation, which has failed.")]
 
 
 def evaluate(
@@ -81,32 +82,37 @@ def evaluate(
     system: System = None,
     sweep: Sweep = None,
     gate: Gate = None,
-    seed: Seed = 0,
+    seed: Seed = None,
     output: Output = None,
     existing: Existing = None,
+    resumed: Resumed = None,
     as_json: Json = False,
 ) -> None:
     """Measure MODEL against the base: held-out loss, answers, judges. Exit 4: a bound of the gate does not hold."""
-    if sum(map(bool, (models, job, existing))) != 1:
-        raise typer.BadParameter("give a MODEL, or --job, or --id")
-    plain = {"job": job, "themes": themes or None, "limit": limit, "samples": samples, "seed": seed}
+    if sum(map(bool, (models, job, existing, resumed))) != 1:
+        raise typer.BadParameter("give a MODEL, or --job, or --id, or --resume")
     sampling: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
     sampling |= {"repetition_penalty": repetition_penalty, "system_prompt": system}
+    plain = {"job": job, "themes": themes or None, "limit": limit, "samples": samples, "seed": seed}
+    asked: dict[str, Any] = {
+        **plain,
+        "models": [_candidate(each, key_env) for each in models] if models else None,
+        "against": _candidate(against, key_env) if against else None,
+        "judges": _judges(judge_urls or [], judge_models or [], judge_keys or []),
+        "sampling": _given(sampling) or None,
+        "sweep": _sweep(sweep or []),
+        "held_out_prompts": held_out_prompts,
+        **_gate(gate),
+    }
+    if (existing or resumed) and _given({**asked, "data": data, "prompts": prompts}):
+        raise typer.BadParameter("beside --id and --resume there can be --output and --json alone")
     client = connect()
     with failures_told(str(client.base_url)):
-        if existing is None:
-            asked: dict[str, Any] = {
-                "models": [_candidate(each, key_env) for each in models] if models else None,
-                "against": _candidate(against, key_env) if against else None,
-                "judges": _judges(judge_urls or [], judge_models or [], judge_keys or []),
-                "sampling": _given(sampling) or None,
-                "sweep": _sweep(sweep or []),
-                "held_out_prompts": held_out_prompts,
-                **_gate(gate),
-                "data": _file(client, data, "fine-tune"),
-                "prompts": _file(client, prompts, "user_data"),
-            }
-            existing = client.evaluations.create(**_given(plain | asked)).id
+        if resumed is not None:
+            existing = client.evaluations.resume(resumed).id
+        elif existing is None:
+            asked |= {"data": _file(client, data, "fine-tune"), "prompts": _file(client, prompts, "user_data")}
+            existing = client.evaluations.create(**_given(asked)).id
         done = _followed(client, existing, as_json=as_json)
         report = client.evaluations.report(done.id)
         written = [] if output is None else _written(client, done, output)
@@ -170,19 +176,22 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 
 def _followed(client: Brie, evaluation_id: str, *, as_json: bool) -> EvaluationObject:
     """The finished evaluation; ends the process if it did not succeed. Ctrl-C ends the following alone."""
-    current = None
+    current, told = None, None
     try:
         for current in client.evaluations.follow(evaluation_id):
             if as_json:
                 emit_json(current.model_dump(mode="json"))
-            elif current.message:
+            elif current.message and current.message != told:
                 errors.print(f"{current.progress:4.0%}  {escape(current.message)}")
+            told = current.message
     except KeyboardInterrupt:
         errors.print(f"The evaluation goes on; `brie eval --id {evaluation_id}` follows it again.")
         raise typer.Exit(130) from None
     assert current is not None
     if current.status != "succeeded":
         errors.print(f"[red]{escape(current.error.message if current.error else current.status)}[/red]")
+        if current.status == "failed":
+            errors.print(f"What was answered is kept; `brie eval --resume {evaluation_id}` goes on from there.")
         raise typer.Exit(1)
     return current
 

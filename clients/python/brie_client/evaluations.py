@@ -51,6 +51,11 @@ class Evaluations:
         body = self._client.post(f"/evaluations/{evaluation_id}/cancel", cast_to=object)
         return EvaluationObject.model_validate(body)
 
+    def resume(self, evaluation_id: str) -> EvaluationObject:
+        """Go on with a failed evaluation from what it has; openai.ConflictError for one that has not failed."""
+        body = self._client.post(f"/evaluations/{evaluation_id}/resume", cast_to=object)
+        return EvaluationObject.model_validate(body)
+
     def delete(self, evaluation_id: str) -> Deleted:
         """Delete a finished evaluation with its report; openai.ConflictError for one that is not finished."""
         return Deleted.model_validate(self._client.delete(f"/evaluations/{evaluation_id}", cast_to=object))

@@ -166,6 +166,21 @@ class JobStore:
             status = JobStatus.QUEUED if job.result.get("validated", True) else _VALIDATING
             return await self._move(connection, job, {"status": status}, "The job is resumed", fence=True)
 
+    async def resume_failed(self, job_id: str, kind: JobKind) -> Job:
+        """Put a failed job back into the queue, for a new attempt to go on from what the others kept.
+
+        Raises NotFound, and Conflict for a job that has not failed.
+        """
+        async with self._database.write() as connection:
+            job = await self._of_kind(connection, job_id, kind)
+            if job.status is not JobStatus.FAILED:
+                raise Conflict(
+                    f"Job {job_id} is {job.status}: only one that has failed is resumed.", code="job_not_failed"
+                )
+            result = {**job.result, "crashes": 0, "message": None}
+            values = {"status": JobStatus.QUEUED, "finished_at": None, "error": None, "result": result}
+            return await self._move(connection, job, values, "The job is resumed", fence=True)
+
     async def delete(self, job_id: str, kind: JobKind) -> None:
         """Take away a finished job and all that was told of it; raises NotFound, and Conflict for any other."""
         async with self._database.write() as connection:

@@ -56,7 +56,7 @@ def paused_from(status: JobStatus) -> JobStatus | None:
 
 
 def is_final(status: JobStatus) -> bool:
-    """A job in such a status stays in it."""
+    """A job in such a status stays in it, but that a failed one may be asked for again where it can go on."""
     return not MOVES[status]
 
 

@@ -75,6 +75,7 @@ _OF_ONE = {
     "downloadExport": {400, 412, 416},
     "downloadExportFile": {412, 416},
     "cancelEvaluation": {400},
+    "resumeEvaluation": {409},
     "deleteEvaluation": {409},
     "downloadEvaluationFile": {412, 416},
     "putGate": {400},

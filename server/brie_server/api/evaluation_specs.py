@@ -8,12 +8,12 @@ from brie_core.errors import InvalidRequest, NotFound
 from brie_core.store.jobs import Job, JobKind
 from brie_core.weights.base_model import BaseModel
 from brie_server.api.services import Services
-from brie_server.schema.evaluations import MOST_CANDIDATES, Asked, AskedJudge, CreateEvaluation
+from brie_server.schema.evaluations import MOST_CANDIDATES, Asked, AskedJudge, CreateEvaluation, JudgingOptions
 
 BASE_VERSION = "base"
 """What the base model's answers say in `brie-adapter-version`."""
 HELD_OUT_PROMPTS = 16
-_OF_PROMPTS = ("sweep", "judges", "themes", "limit", "held_out_prompts")
+_OF_PROMPTS = ("sweep", "judges", "themes", "limit", "held_out_prompts", "samples", "sampling")
 _OF_ROWS = ("data_limit", "max_length", "held_out_prompts")
 _DEFAULT, _NONE = "default", "none"
 _OPTIONS = ("data_limit", "max_length", "themes", "limit", "samples", "sampling", "statistics", "seed", "concurrency")
@@ -29,15 +29,15 @@ class _Data:
 
 async def evaluation_spec(data: CreateEvaluation, services: Services) -> dict[str, Any]:
     """The row's spec, which never changes; raises NotFound and InvalidRequest with the field as `param`."""
+    _check_question(data)
     base = services.trainable_base()
     trained_by = None if data.job is None else await _job(data.job, services)
     asked = await _candidates(data, trained_by, base, services)
     candidates, against = await _with_opponent(data, asked, base, services)
     held_out = await _held_out(data, trained_by, asked, services)
     prompts = await _prompts(data, services)
-    _check_material(data, held_out, prompts)
-    if data.judges and against is None:
-        raise InvalidRequest("Judges compare answers, and there is only one model: give against.", param="against")
+    _check_material(data, held_out, prompts, candidates)
+    _check_judging(data, against)
     return {
         **data.model_dump(mode="json", include=set(_OPTIONS)),
         "candidates": candidates,
@@ -55,6 +55,25 @@ async def evaluation_spec(data: CreateEvaluation, services: Services) -> dict[st
     }
 
 
+def _check_question(data: CreateEvaluation) -> None:
+    if len(asked := data.questions) != 1:
+        raise InvalidRequest(
+            "Give exactly one of model, models and job.", param=asked[1] if asked else "model", code="invalid_value"
+        )
+
+
+def _check_judging(data: CreateEvaluation, against: str | None) -> None:
+    if data.judges and against is None:
+        raise InvalidRequest("Judges compare answers, and there is only one model: give against.", param="against")
+    if not data.judges and data.judging != JudgingOptions():
+        raise InvalidRequest("judging is of judges, and there are none: give judges.", param="judging")
+    if data.judging.samples > data.samples:
+        raise InvalidRequest(
+            f"Of {data.samples} answers to each prompt, {data.judging.samples} cannot be judged: ask for more samples.",
+            param="judging.samples",
+        )
+
+
 async def _job(job_id: str, services: Services) -> Job:
     try:
         return await services.jobs.get(job_id, JobKind.FINE_TUNE)
@@ -67,7 +86,7 @@ async def _candidates(
 ) -> list[dict[str, Any]]:
     """What is evaluated, without what it is compared with."""
     if trained_by is not None:
-        return await _checkpoints(trained_by, services)
+        return await _checkpoints(trained_by, base, services)
     named = [(f"models[{number}]", each) for number, each in enumerate(data.models or ())]
     if data.model is not None:
         named = [("model", data.model)]
@@ -78,7 +97,7 @@ async def _candidates(
     return found
 
 
-async def _checkpoints(job: Job, services: Services) -> list[dict[str, Any]]:
+async def _checkpoints(job: Job, base: BaseModel, services: Services) -> list[dict[str, Any]]:
     found = list(reversed(await services.jobs.checkpoints(job.id, limit=MOST_CANDIDATES)))
     if not found:
         raise InvalidRequest(f"Job {job.id} has no checkpoints yet.", param="job", code="no_checkpoints")
@@ -89,7 +108,7 @@ async def _checkpoints(job: Job, services: Services) -> list[dict[str, Any]]:
             param="job",
             code="too_many_checkpoints",
         )
-    return [_own(Asked(model=each.model), each.version) for each in found]
+    return [_own(Asked(model=each.model), await _version(each.model, "job", base, services)) for each in found]
 
 
 async def _candidate(asked: Asked, param: str, base: BaseModel, services: Services) -> dict[str, Any]:
@@ -195,11 +214,20 @@ async def _check_file(file_id: str, param: str, services: Services) -> None:
         raise InvalidRequest(error.message, param=param, code="file_not_found") from error
 
 
-def _check_material(data: CreateEvaluation, held_out: _Data, prompts: str | None) -> None:
+def _check_material(
+    data: CreateEvaluation, held_out: _Data, prompts: str | None, candidates: Sequence[dict[str, Any]]
+) -> None:
     """What would have nothing to work on is refused."""
     if held_out.file is None and prompts is None:
         raise InvalidRequest("There are neither held-out rows nor prompts to measure on: give data.", param="data")
-    of_prompts = [name for name in _OF_PROMPTS if getattr(data, name)]
+    if prompts is None and all(each["base_url"] is not None for each in candidates):
+        raise InvalidRequest(
+            "Held-out rows are scored by models of this server alone, and there are to be no prompts: nothing would be "
+            "measured.",
+            param="prompts",
+        )
+    neutral = CreateEvaluation()
+    of_prompts = [name for name in _OF_PROMPTS if getattr(data, name) not in (getattr(neutral, name), 0)]
     if prompts is None and of_prompts:
         raise InvalidRequest(f"{of_prompts[0]} needs prompts, and there are to be none.", param=of_prompts[0])
     if data.sweep is not None and not any(data.sweep.model_dump(exclude={"limit"}).values()):

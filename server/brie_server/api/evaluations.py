@@ -54,6 +54,12 @@ async def cancel_evaluation(evaluation_id: FromPath[str], services: Given) -> Ev
     return shown_evaluation(await services.jobs.cancel(evaluation_id, _KIND))
 
 
+@post("/evaluations/{evaluation_id:str}/resume", status_code=200, operation_id="resumeEvaluation")
+async def resume_evaluation(evaluation_id: FromPath[str], services: Given) -> EvaluationObject:
+    """Go on with an evaluation that has failed, from the answers and verdicts that it has: 409 for any other."""
+    return shown_evaluation(await services.jobs.resume_failed(evaluation_id, _KIND))
+
+
 @delete("/evaluations/{evaluation_id:str}", status_code=200, operation_id="deleteEvaluation")
 async def delete_evaluation(evaluation_id: FromPath[str], services: Given) -> Deleted:
     """Delete a finished evaluation with its report and all that was answered."""

@@ -63,6 +63,7 @@ V1 = [
     evaluations.list_evaluations,
     evaluations.retrieve_evaluation,
     evaluations.cancel_evaluation,
+    evaluations.resume_evaluation,
     evaluations.delete_evaluation,
     evaluations.list_evaluation_events,
     evaluations.retrieve_report,

@@ -2,7 +2,15 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    model_validator,
+)
 
 from brie_core.settings import OWN_EVALUATION_KEY
 from brie_server.schema.common import Flag, Number, Probability, StrictBody, Temperature, TokenCount
@@ -29,6 +37,25 @@ KeyVariable = Annotated[
 ]
 
 
+def _of_another_server(variable: str | None, info: ValidationInfo) -> str | None:
+    if variable is not None and info.data.get("base_url") is None:
+        raise ValueError("it is for another server: give its base_url, or leave key_env out")
+    return variable
+
+
+def _above_min(most: float | None, info: ValidationInfo) -> float | None:
+    least = info.data.get("min")
+    if most is not None and least is not None and most < least:
+        raise ValueError("max is below min, so that nothing could pass")
+    return most
+
+
+def _alone(name: str | None, info: ValidationInfo) -> str | None:
+    if name is not None and info.data.get("gate") is not None:
+        raise ValueError("give gate or gate_of, not both")
+    return name
+
+
 def _as_model(value: Any) -> Any:
     return {"model": value} if isinstance(value, str) else value
 
@@ -43,16 +70,10 @@ class Asked(StrictBody):
     """With /v1, as OpenAI's SDK has it; None is this server."""
     name: ModelName | None = None
     """What the report calls it; by default the model."""
-    key_env: KeyVariable | None = None
+    key_env: Annotated[KeyVariable | None, AfterValidator(_of_another_server)] = None
     """The variable, in the worker's environment, that holds the other server's key."""
     timeout_seconds: Annotated[float, Field(gt=0, le=3600), Number] | None = None
     retries: Annotated[int, Field(ge=0, le=20), Number] | None = None
-
-    @model_validator(mode="after")
-    def _key_goes_with_a_server(self) -> Self:
-        if self.key_env is not None and self.base_url is None:
-            raise ValueError("key_env is for another server: give its base_url, or leave key_env out")
-        return self
 
     @property
     def called(self) -> str:
@@ -113,7 +134,7 @@ class Bound(StrictBody):
     model_config = ConfigDict(json_schema_extra={"anyOf": [one_of_fields("min"), one_of_fields("max")]})
 
     min: Annotated[float, Number] | None = None
-    max: Annotated[float, Number] | None = None
+    max: Annotated[Annotated[float, Number] | None, AfterValidator(_above_min)] = None
 
     @model_validator(mode="after")
     def _bounds_something(self) -> Self:
@@ -164,20 +185,13 @@ class CreateEvaluation(StrictBody):
     statistics: Statistics = Statistics()
     gate: Gate | None = None
     """Bounds by path into the report."""
-    gate_of: ModelName | None = None
+    gate_of: Annotated[ModelName | None, AfterValidator(_alone)] = None
     """The adapter's name whose stored gate is meant."""
     seed: Annotated[int, Field(ge=0, lt=2**31), Number] = 0
     concurrency: Annotated[int, Field(ge=1, le=64), Number] = 1
     title: ModelName | None = None
 
-    @model_validator(mode="after")
-    def _exactly_one_question(self) -> Self:
-        if sum(each is not None for each in (self.model, self.models, self.job)) != 1:
-            raise ValueError("give exactly one of model, models and job")
-        return self
-
-    @model_validator(mode="after")
-    def _one_gate(self) -> Self:
-        if self.gate is not None and self.gate_of is not None:
-            raise ValueError("give gate or gate_of, not both")
-        return self
+    @property
+    def questions(self) -> list[str]:
+        """Which of the three fields say what is evaluated: one of them should."""
+        return [name for name in ("model", "models", "job") if getattr(self, name) is not None]

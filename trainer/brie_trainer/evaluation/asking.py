@@ -1,8 +1,8 @@
 """Asks an OpenAI-compatible server, as often as its manners allow. It knows HTTP, not what is asked.
 
-A server that is busy, breaks down, does not answer in time or answers what is no JSON is asked again, a bounded
-number of
-times, after the time that it names by Retry-After or else after a doubling one. What it refuses is not asked again.
+A server that is busy, breaks down, does not answer in time or answers what is no JSON is asked again, a bounded number
+of times, after the time that it names by Retry-After or else after a doubling one. What it refuses is not asked again.
+One that knows no such caller or model says nothing of the question: that is a failure, and no refusal.
 """
 
 import json
@@ -26,6 +26,8 @@ Read = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 """From an answer's body to what is kept of it; raises UnusableAnswer or NotTold."""
 
 _AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+_OF_THE_CALLER = frozenset({401, 402, 403, 404})
+"""No valid key, no credit, no such model: the same for every question, until somebody sees to it."""
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 8.0
 MOST_WAIT = 120.0
 """Seconds: a server that names a longer time is not waited for."""
@@ -109,7 +111,8 @@ class Asker:
         if answer.status_code in _AGAIN:
             return _Again(f"status {answer.status_code}", retry_after(answer.headers, datetime.now(UTC)))
         if answer.status_code != 200:
-            return Reply("refused", tries, {}, reason=_refusal(answer))
+            outcome = "failed" if answer.status_code in _OF_THE_CALLER else "refused"
+            return Reply(outcome, tries, {}, reason=_refusal(answer))
         return _read(answer, read, tries)
 
 
@@ -134,13 +137,25 @@ def _read(answer: httpx2.Response, read: Read, tries: int) -> Reply | _Again:
         body = json.loads(answer.content)
         if not isinstance(body, Mapping):
             raise UnusableAnswer("the answer is no JSON object")
-        return Reply("answered", tries, read(body), by=_who(answer.headers, body))
+        reply = Reply("answered", tries, read(body), by=_who(answer.headers, body))
+        if not _is_unicode(reply):
+            raise UnusableAnswer("the answer has half a character (a lone surrogate)")
+        return reply
     except NotTold as error:
         return Reply("refused", tries, {}, reason=str(error))
     except UnusableAnswer as error:
         return _Again(str(error))
     except (ValueError, RecursionError):
         return _Again("the answer is no JSON")
+
+
+def _is_unicode(reply: Reply) -> bool:
+    """Whether it can be written down: JSON may spell halves of characters that no UTF-8 has."""
+    try:
+        json.dumps([reply.data, reply.by and (reply.by.fingerprint, reply.by.model)], ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _who(headers: Mapping[str, str], body: Mapping[str, Any]) -> Answered:
@@ -171,7 +186,8 @@ def _refusal(answer: httpx2.Response) -> str:
         told = error.get("code") or error.get("message")
     except (ValueError, KeyError, TypeError, AttributeError):
         told = None
-    return f"status {answer.status_code}" + (f": {str(told)[:200]}" if told else "")
+    words = str(told)[:200].encode(errors="replace").decode()
+    return f"status {answer.status_code}" + (f": {words}" if told else "")
 
 
 def _seconds(text: str | None) -> float | None:

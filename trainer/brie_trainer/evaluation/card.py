@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from brie_trainer.evaluation.report import CandidateReport, Comparison, Difference, Figure, JudgingReport, Report
-from brie_trainer.evaluation.wording import number, percent, title
+from brie_trainer.evaluation.wording import counts_sentence, number, percent, title
 
 
 def card_section(report: Report, candidate: str | None = None) -> str:
@@ -75,10 +75,7 @@ def _judging(judging: JudgingReport) -> str:
         )
         lines.append(f"- {_cell(name)} ({_cell(judge.identity.model)}): {told}.")
         lines += [f"- {_cell(bias.sentence)}" for bias in judge.biases]
-    for each in judging.agreements:
-        if each.kappa is not None:
-            one, other = each.judges
-            lines.append(f"- {_cell(one)} and {_cell(other)} agree with a kappa of {number(each.kappa)}.")
+    lines += [f"- {_cell(each.sentence)}" for each in judging.agreements]
     return "Judged blind, each pair in both orders:\n\n" + "\n".join(lines)
 
 
@@ -91,7 +88,9 @@ def _identities(candidates: Mapping[str, CandidateReport]) -> str:
     for name, told in candidates.items():
         who = f"version {told.identity.version}" if told.identity.version else "a server that tells no version"
         fingerprints = f" ({', '.join(told.identity.fingerprints)})" if told.identity.fingerprints else ""
-        lines.append(f"- {_cell(name)}: {_cell(told.identity.model)}, {_cell(who + fingerprints)}")
+        counts = [counts_sentence("held-out rows", told.held_out), counts_sentence("answers", told.answers)]
+        asked = "; ".join(filter(None, counts))
+        lines.append(f"- {_cell(name)}: {_cell(told.identity.model)}, {_cell(f'{who}{fingerprints}: {asked}')}")
     return "What answered:\n\n" + "\n".join(lines)
 
 

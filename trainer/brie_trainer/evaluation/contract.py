@@ -16,8 +16,7 @@
      "seed": 0}
 
 Whatever is left out is not done: without `held_out` no loss is measured, without `prompts` nothing is generated,
-without
-`judging` nothing is judged. `output` outlives an attempt: there lie the rows that a next attempt goes on from.
+without `judging` nothing is judged. `output` outlives an attempt: there lie the rows that a next attempt goes on from.
 """
 
 from typing import Annotated, Any, Self
@@ -43,8 +42,7 @@ class Endpoint(_Strict):
     model: Name
     key_env: Annotated[str, Field(pattern=r"^BRIE_EVALUATION_KEY[A-Z0-9_]*$")] | None = None
     """The environment variable that holds the key, so that no key is ever written down. The prefix keeps whoever may
-    start
-    an evaluation from having any other secret of the environment sent to a URL of theirs."""
+    start an evaluation from having any other secret of the environment sent to a URL of theirs."""
     timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 120.0
     """Of one try, without a byte of an answer."""
     retries: Annotated[int, Field(ge=0, le=20)] = 4
@@ -56,12 +54,10 @@ class Candidate(Endpoint):
 
     version: str | None = None
     """The adapter version it must answer with (`brie-adapter-version`; "base" for a base model), else the evaluation
-    fails.
-    None: the version of its first answer; it must stay the same in either case."""
+    fails. None: the version of its first answer; it must stay the same in either case."""
     tokenizer: str | None = None
     """Folder with the model's tokenizer.json and chat template: held-out rows become tokens and labels by it, as in
-    training.
-    None: no held-out loss is measured for this candidate."""
+    training. None: no held-out loss is measured for this candidate."""
     seed_offset: Seed = 0
     """Added to the seed of each of its samples: a model against itself needs samples of its own."""
 
@@ -138,8 +134,8 @@ class Judging(_Strict):
     limit: Annotated[int, Field(ge=1)] | None = None
     """At most so many prompts of each theme."""
     give_up_after: Annotated[int, Field(ge=1)] = 10
-    """A judge that fails so often in a row is asked no more in this attempt; what it was not asked is counted as
-    such."""
+    """A judge that fails so often in a row is asked no more in this attempt. If it refused the last, what it was not
+    asked is counted as such; if nothing came, the attempt fails behind the other judges, and the next asks again."""
 
 
 class Statistics(_Strict):

@@ -1,7 +1,7 @@
 """Does a model keep to stated bounds? A pure function of a report and a gate; it moves nothing.
 
-A gate is {"PATH": {"min": ..., "max": ...}}. A path that begins with what is known of a candidate holds for each,
-less the one in `against`:
+A gate is {"PATH": {"min": ..., "max": ...}}. A path that begins with what is known of a candidate holds for each, less
+the one in `against`:
 
     perplexity                a figure of `candidates`; also perplexity.low, perplexity.high, perplexity.items
     win_rate                  where there were judges
@@ -11,18 +11,15 @@ less the one in `against`:
     themes.code.stop_rate     a figure of a theme
     answers.refused           what became of questions; held_out.answered
 
-Any other goes through the report from its top: candidates.NAME.figures.perplexity.value, comparisons.0.judging...
-A name with points in it is found as it stands. What is not in the report is an error, and never passes; what is there
-but was not measured fails.
+Any other goes through the report from its top: candidates.NAME.figures.perplexity.value, comparisons.0.judging... A
+name with points in it is found as it stands. What is not in the report is an error, and never passes; what is there but
+was not measured fails.
 """
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
-
-from pydantic import TypeAdapter, ValidationError
 
 from brie_core.errors import InvalidRequest
 from brie_trainer.evaluation.contract import Bound, Gate
@@ -55,19 +52,6 @@ class GateReport:
     def as_json(self) -> dict[str, Any]:
         """As it is written."""
         return {"passed": self.passed, "verdicts": [asdict(verdict) for verdict in self.verdicts]}
-
-
-def read_gate(text: str | bytes) -> Gate:
-    """From a gate file; InvalidRequest says what is wrong with it."""
-    try:
-        return TypeAdapter(Gate).validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "gate"
-        message = f"The gate is not one, at {where}: {first['msg']}. Write it as " + json.dumps(
-            {"perplexity": {"max": 12.0}, "win_rate": {"min": 0.5}}
-        )
-        raise InvalidRequest(message, param="gate") from error
 
 
 def judge(report: Mapping[str, Any], gate: Gate) -> GateReport:

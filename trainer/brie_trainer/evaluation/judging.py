@@ -20,7 +20,7 @@ from brie_trainer.evaluation.statistics import (
     table,
 )
 from brie_trainer.evaluation.verdicts import TIE, Result, Showing, Verdict, result_of, score_of
-from brie_trainer.evaluation.wording import bias_sentence
+from brie_trainer.evaluation.wording import agreement_sentence, bias_sentence
 
 WIN_RATE = Kind(unit="of verdicts", better="higher", without="no verdict was reached")
 _CRITERIA: Mapping[str, Kind] = dict.fromkeys(CRITERIA, WIN_RATE)
@@ -103,7 +103,8 @@ def agreements(judged: Sequence[Judged]) -> list[Agreement]:
         both = sorted(by_judge[one].keys() & by_judge[other].keys())
         pairs = [(by_judge[one][call], by_judge[other][call]) for call in both]
         agreed = sum(first == second for first, second in pairs) / len(pairs) if pairs else None
-        made.append(Agreement(judges=(one, other), verdicts=len(pairs), agreement=agreed, kappa=kappa(pairs)))
+        told = Agreement(judges=(one, other), verdicts=len(pairs), agreement=agreed, kappa=kappa(pairs))
+        made.append(told.model_copy(update={"sentence": agreement_sentence(told)}))
     return made
 
 
@@ -209,7 +210,7 @@ def _by_length(judged: Sequence[Judged]) -> list[tuple[str, float, bool]]:
             pairs.setdefault(each.pair, []).append((each, score_of(result)))
     return [
         (scored[0][0].cluster, sum(score for _, score in scored) / len(scored), bool(scored[0][0].longer))
-        for scored in pairs.values()
+        for _, scored in sorted(pairs.items())
     ]
 
 

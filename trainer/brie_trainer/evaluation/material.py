@@ -1,9 +1,8 @@
 """What candidates are asked: prompts and held-out examples, read from files. It asks nobody.
 
 Held-out rows become tokens and labels by `brie_trainer.data.labels`, the very function by which training makes them:
-the
-prompt is token by token what the server gives the model, and only what the assistant says is labelled, with its stop
-token.
+the prompt is token by token what the server gives the model, and only what the assistant says is labelled, with its
+stop token.
 """
 
 import hashlib

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
 from brie_trainer.evaluation import plots
-from brie_trainer.evaluation.report import Comparison, Counts, Figure, JudgeReport, JudgingReport, Report, Sample
-from brie_trainer.evaluation.wording import number, percent, title
+from brie_trainer.evaluation.report import Comparison, Difference, Figure, JudgeReport, JudgingReport, Report, Sample
+from brie_trainer.evaluation.wording import counts_sentence, number, percent, title
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1f2328; --soft: #59636e; --line: #d1d9e0; --back: #ffffff; --card: #f6f8fa;
@@ -144,7 +144,7 @@ def _comparison(comparison: Comparison, report: Report) -> Iterator[str]:
                 number(each.against),
                 number(each.difference),
                 _range(each.low, each.high),
-                "" if each.effect_size is None else f"{each.effect_size:.2f}",
+                _effect(each),
                 "" if each.p_adjusted is None else f"{each.p_adjusted:.2g}",
                 "more than noise" if each.more_than_noise else "noise",
             ]
@@ -189,13 +189,8 @@ def _judging(judging: JudgingReport, comparison: Comparison, report: Report) -> 
         [_judge(name, judge) for name, judge in judging.judges.items()],
     )
     biases = [bias.sentence for judge in judging.judges.values() for bias in judge.biases]
-    agreed = [
-        f"{each.judges[0]} and {each.judges[1]} agree on {percent(round(each.agreement, 3))} of {each.verdicts} "
-        f"verdicts; Cohen's kappa is {number(each.kappa)}."
-        for each in judging.agreements
-        if each.agreement is not None
-    ]
-    yield f"<ul>{''.join(f'<li>{escape(each)}</li>' for each in [*biases, *agreed])}</ul>"
+    said = [*biases, *(each.sentence for each in judging.agreements)]
+    yield f"<ul>{''.join(f'<li>{escape(each)}</li>' for each in said)}</ul>"
 
 
 def _judge(name: str, judge: JudgeReport) -> list[str]:
@@ -244,7 +239,7 @@ def _asked(report: Report) -> Iterator[str]:
     rows = []
     for name, told in report.candidates.items():
         version = told.identity.version or "not told"
-        counted = [_counts("held-out rows", told.held_out), _counts("answers", told.answers)]
+        counted = [counts_sentence("held-out rows", told.held_out), counts_sentence("answers", told.answers)]
         rows.append(
             [
                 name,
@@ -262,20 +257,6 @@ def _asked(report: Report) -> Iterator[str]:
     }
     lines = "".join(f"<li>{name}: <code>{digest}</code></li>" for name, digest in digests.items() if digest)
     yield f"<p>By sha256:</p><ul>{lines}</ul>"
-
-
-def _counts(what: str, counts: Counts | None) -> str:
-    if counts is None or not counts.planned:
-        return ""
-    others = {
-        "refused": counts.refused,
-        "failed": counts.failed,
-        "not asked": counts.not_asked,
-        "retries": counts.retries,
-    }
-    told = "".join(f", {count} {name}" for name, count in others.items() if count)
-    reasons = "".join(f" ({reason}: {count})" for reason, count in counts.reasons.items())
-    return f"{counts.answered} of {counts.planned} {what}{told}{reasons}"
 
 
 def _samples(report: Report) -> Iterator[str]:
@@ -310,7 +291,14 @@ def _value(figure: Figure | None) -> str:
 
 
 def _range(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f"{low:.4g} to {high:.4g}"
+    return "" if low is None or high is None else f"{number(low)} to {number(high)}"
+
+
+def _effect(told: Difference) -> str:
+    if told.effect_size is None:
+        return ""
+    interval = "" if told.effect_low is None else f" ({told.effect_low:.2f} to {told.effect_high:.2f})"
+    return f"{told.effect_size:.2f}{interval}"
 
 
 def _halved(low: float | None, high: float | None) -> tuple[float | None, float | None]:

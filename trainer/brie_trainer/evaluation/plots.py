@@ -80,8 +80,7 @@ def _ends(values: Sequence[float]) -> tuple[float, float]:
 
 def _mark(mark: Mark, y: float, at: Callable[[float], float]) -> Iterator[str]:
     colour = f"c{mark.colour % _COLOURS}"
-    label = mark.label if len(mark.label) <= _MOST_LABEL else mark.label[: _MOST_LABEL - 1] + "…"
-    yield _text(_LABELS - 10, y + 4, label, "end")
+    yield _text(_LABELS - 10, y + 4, _shortened(mark.label), "end")
     told = f"{mark.label}: {mark.value:.4g}"
     if mark.low is not None and mark.high is not None:
         ends = f'x1="{at(mark.low):.1f}" y1="{y:.1f}" x2="{at(mark.high):.1f}" y2="{y:.1f}"'
@@ -89,6 +88,11 @@ def _mark(mark: Mark, y: float, at: Callable[[float], float]) -> Iterator[str]:
         told += f" ({mark.low:.4g} to {mark.high:.4g})"
     yield f'<circle class="{colour}" cx="{at(mark.value):.1f}" cy="{y:.1f}" r="5">'
     yield f"<title>{escape(told)}</title></circle>"
+
+
+def _shortened(label: str) -> str:
+    """Both ends of a long one: the checkpoints of a job differ at theirs."""
+    return label if len(label) <= _MOST_LABEL else f"{label[:6]}…{label[-(_MOST_LABEL - 7) :]}"
 
 
 def _tick(x: float, bottom: float, text: str) -> str:

@@ -103,9 +103,10 @@ def _choice(answer: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _token(entry: Any, label: int) -> tuple[float, int]:
     told = entry.get(str(label)) if isinstance(entry, Mapping) else None
-    if not isinstance(told, Mapping) or not isinstance(told.get("logprob"), int | float):
+    logprob = told.get("logprob") if isinstance(told, Mapping) else None
+    if not isinstance(told, Mapping) or not isinstance(logprob, int | float) or not math.isfinite(logprob):
         raise UnusableAnswer("the server does not tell the logprob of a token that it was given")
     rank = told.get("rank")
     if not isinstance(rank, int):
         raise NotTold("the server does not tell the ranks of tokens")
-    return float(told["logprob"]), rank
+    return float(logprob), rank

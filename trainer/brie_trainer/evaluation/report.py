@@ -1,8 +1,7 @@
 """What an evaluation says: report.json. It knows how figures are named, not how they are computed.
 
 A report is a pure function of the job and its rows: the same rows give the same bytes. It has no time and no path in
-it.
-Every figure is null where it was not measured, and `note` says why.
+it. Every figure is null where it was not measured, and `note` says why.
 """
 
 from typing import Literal
@@ -48,6 +47,8 @@ class Difference(_Frozen):
     high: float | None
     effect_size: float | None
     """Mean of the differences by prompt over their standard deviation (Cohen's d of paired samples)."""
+    effect_low: float | None = None
+    effect_high: float | None = None
     p_value: float | None
     """How often chance exchanges of both sides, prompt by prompt, give so large a difference."""
     p_adjusted: float | None
@@ -124,8 +125,8 @@ class Bias(_Frozen):
     low: float | None
     high: float | None
     effect: float | None
-    """Position and label: rate - 0.5. Length: the candidate's win rate where its answer is the longer one, minus
-    where it is not."""
+    """Position and label: rate - 0.5. Length: the candidate's win rate where its answer is the longer one, minus where
+    it is not."""
     p_value: float | None
     p_adjusted: float | None
     found: bool | None
@@ -163,6 +164,7 @@ class Agreement(_Frozen):
     agreement: float | None
     kappa: float | None
     """Cohen's, over win, loss and tie; None where chance alone would agree always."""
+    sentence: str = ""
 
 
 class JudgingReport(_Frozen):

@@ -37,6 +37,12 @@ class CandidateUnavailable(BrieError):
     default_code = "candidate_unavailable"
 
 
+class JudgeUnavailable(BrieError):
+    """A judge's server does not answer, however often it is asked."""
+
+    default_code = "judge_unavailable"
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """One row to be made."""
@@ -65,15 +71,21 @@ class Running:
         self._identities = Identities(job, log.rows.values())
 
     def run(self) -> None:
-        """Ask all that has no row; raises Stopped, CandidateUnavailable, and Conflict for a version that changes."""
+        """Ask all that has no answer yet.
+
+        Raises Stopped, Conflict for a version that changes, CandidateUnavailable, and JudgeUnavailable once the other
+        judges have been heard.
+        """
         for candidate in self._job.candidates:
             self._run_candidate(candidate, self._losses(candidate), "the loss of held-out rows")
         for candidate in self._job.candidates:
             self._run_candidate(candidate, self._answers(candidate), "answers")
         for candidate in self._job.candidates:
             self._run_candidate(candidate, self._sweeps(candidate), "the sweep")
-        for judge in () if self._job.judging is None else self._job.judging.judges:
-            self._run_judge(judge)
+        judges = () if self._job.judging is None else self._job.judging.judges
+        gone = [error for judge in judges if (error := self._run_judge(judge)) is not None]
+        if gone:
+            raise gone[0]
 
     def _run_candidate(self, candidate: Candidate, tasks: Sequence[Task], what: str) -> None:
         if not (left := self._left(tasks)):
@@ -86,18 +98,21 @@ class Running:
             for row in self._asked(asker, left):
                 if row.outcome == "failed":
                     raise CandidateUnavailable(
-                        f"{candidate.name!r} did not answer, tried {row.tries} times ({row.reason}): look after its "
-                        "server, and run the evaluation again. It goes on where it was.",
+                        f"{candidate.name!r} did not answer ({row.reason}; {_times(row.tries)}): see to its server, "
+                        "and resume the evaluation. It goes on where it was.",
                         param=candidate.name,
                     )
                 self._keep(row)
         finally:
             asker.close()
 
-    def _run_judge(self, judge: Judge) -> None:
-        """A judge's failures are rows: that a judge is no good is a finding. One that only fails is asked no more."""
+    def _run_judge(self, judge: Judge) -> JudgeUnavailable | None:
+        """A judge's refusals and failures are rows: that a judge is no good is a finding.
+
+        One that only fails is asked no more; if that was for want of an answer, the evaluation is not at its end.
+        """
         if not (left := self._left(self._verdicts(judge))):
-            return
+            return None
         self._tell(self._fraction(), f"{judge.name} judges")
         asker, in_a_row = Asker(judge, self._stop), 0
         most = self._job.judging.give_up_after if self._job.judging else 1
@@ -106,10 +121,13 @@ class Running:
                 self._keep(row)
                 in_a_row = in_a_row + 1 if row.outcome != "answered" else 0
                 if in_a_row >= most:
-                    self._tell(self._fraction(), f"{judge.name} failed {in_a_row} times in a row and is asked no more")
-                    return
+                    self._tell(
+                        self._fraction(), f"{judge.name} failed {_times(in_a_row)} in a row and is asked no more"
+                    )
+                    return _gone(judge, row, in_a_row)
         finally:
             asker.close()
+        return None
 
     def _check_tokens(self, candidate: Candidate, asker: Asker) -> None:
         """What is scored must be what the server would have the model read."""
@@ -127,7 +145,9 @@ class Running:
             )
 
     def _left(self, tasks: Iterator[Task] | Sequence[Task]) -> list[Task]:
-        return [task for task in tasks if task.key not in self._log.rows]
+        """What has no row yet, or one that says that nothing came of it."""
+        rows = self._log.rows
+        return [task for task in tasks if task.key not in rows or rows[task.key].outcome == "failed"]
 
     def _fraction(self) -> float:
         return len(self._log.rows) / max(self._planned, 1)
@@ -205,6 +225,21 @@ class Running:
     def _answer_text(self, name: str, key: Key) -> str | None:
         row = self._log.rows.get(Key(kind="answer", candidate=name, item=key.item, sample=key.sample))
         return row.data["text"] if row is not None and row.outcome == "answered" else None
+
+
+def _gone(judge: Judge, row: Row, in_a_row: int) -> JudgeUnavailable | None:
+    """None for a judge that does answer, and refuses."""
+    if row.outcome != "failed":
+        return None
+    return JudgeUnavailable(
+        f"The judge {judge.name!r} did not answer {_times(in_a_row)} in a row ({row.reason}): see to its server, and "
+        "resume the evaluation. What was answered and judged so far is kept.",
+        param=judge.name,
+    )
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"
 
 
 def _sides(key: Key) -> tuple[tuple[str, str], tuple[str, str]]:

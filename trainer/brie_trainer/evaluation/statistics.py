@@ -5,15 +5,13 @@ ratio, the exponential of one, BLEU), so that drawing prompts again is one produ
 
 The interval is the percentile bootstrap's, widened for few prompts (Hesterberg, "What Teachers Should Know About the
 Bootstrap", 2015, section 3.2). The test exchanges both sides prompt by prompt: under the hypothesis that they are the
-same
-model it is exact for any number of prompts. Holm's adjustment holds the chance of any false alarm in a family.
+same model it is exact for any number of prompts. Holm's adjustment holds the chance of any false alarm in a family.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
-from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -51,6 +49,9 @@ class Estimate:
     high: float | None
 
 
+_NOTHING = Estimate(None, None, None)
+
+
 @dataclass(frozen=True, slots=True)
 class Contrast:
     """One side's figure minus the other's."""
@@ -58,7 +59,8 @@ class Contrast:
     first: float | None
     second: float | None
     difference: Estimate
-    effect_size: float | None
+    effect: Estimate
+    """Its size: Cohen's d of paired samples."""
     p_value: float | None
     clusters: int
 
@@ -106,7 +108,7 @@ def exponential(sums: Array) -> Array:
 def estimate(given: Table, form: Form, chance: Chance) -> Estimate:
     """The figure of one side."""
     if not given.clusters:
-        return Estimate(None, None, None)
+        return _NOTHING
     value = _number(form(given.sums.sum(0)))
     drawn = np.concatenate([form(counts @ given.sums) for counts in _draws(len(given.clusters), chance)])
     return Estimate(value, *_interval(drawn, len(given.clusters), chance.confidence))
@@ -117,32 +119,33 @@ def contrast(first: Table, second: Table, form: Form, chance: Chance, each: Form
     made."""
     clusters = sorted(set(first.clusters) & set(second.clusters))
     if not clusters:
-        return Contrast(None, None, Estimate(None, None, None), None, None, 0)
+        return Contrast(None, None, _NOTHING, _NOTHING, None, 0)
     ones, others = first.at(clusters), second.at(clusters)
     one, other = _number(form(ones.sum(0))), _number(form(others.sum(0)))
     difference = None if one is None or other is None else one - other
     pairs = [form(counts @ ones) - form(counts @ others) for counts in _draws(len(clusters), chance)]
     estimated = Estimate(difference, *_interval(np.concatenate(pairs), len(clusters), chance.confidence))
     p_value = None if difference is None else _exchanged(ones, others, form, difference, chance)
-    return Contrast(one, other, estimated, _effect(each(ones) - each(others)), p_value, len(clusters))
+    return Contrast(one, other, estimated, _effect(each(ones) - each(others), chance), p_value, len(clusters))
 
 
 def permuted_effect(rows: Sequence[tuple[str, float, bool]], chance: Chance) -> Contrast:
     """Mean of the items that are marked minus that of the others, marks being what chance deals anew.
 
-    For what is no exchange of two sides, such as whether the longer answer wins. Each row is (cluster, value, marked).
+    For what is no exchange of two sides, such as whether the longer answer wins. Each row is (cluster, value, marked);
+    those of a cluster stand in an order that says nothing of values and marks.
     """
-    order = sorted(rows)
+    order = sorted(rows, key=lambda row: row[0])
     marked = table([(cluster, (value, 1.0)) for cluster, value, mark in order if mark])
     others = table([(cluster, (value, 1.0)) for cluster, value, mark in order if not mark])
     clusters = sorted({cluster for cluster, _, _ in order})
     if not marked.clusters or not others.clusters:
-        return Contrast(None, None, Estimate(None, None, None), None, None, len(clusters))
+        return Contrast(None, None, _NOTHING, _NOTHING, None, len(clusters))
     one, other = float(ratio(marked.sums.sum(0))), float(ratio(others.sums.sum(0)))
     ones, twos = _spread(marked, clusters), _spread(others, clusters)
     drawn = np.concatenate([ratio(counts @ ones) - ratio(counts @ twos) for counts in _draws(len(clusters), chance)])
     difference = Estimate(one - other, *_interval(drawn, len(clusters), chance.confidence))
-    return Contrast(one, other, difference, None, _dealt(order, one - other, chance), len(clusters))
+    return Contrast(one, other, difference, _NOTHING, _dealt(order, one - other, chance), len(clusters))
 
 
 def holm(p_values: Mapping[str, float | None]) -> dict[str, float | None]:
@@ -170,7 +173,7 @@ def kappa(pairs: Sequence[tuple[str, str]]) -> float | None:
     return None if by_chance >= 1.0 else (agreed - by_chance) / (1.0 - by_chance)
 
 
-def _draws(number: int, chance: Chance) -> Any:
+def _draws(number: int, chance: Chance) -> Iterator[Array]:
     """Counts of how often each of `number` prompts is drawn, some resamples at a time."""
     draws, left = chance.draws("bootstrap"), chance.resamples
     while left:
@@ -201,30 +204,51 @@ def _student(probability: float, freedom: int) -> float:
 
 
 def _exchanged(ones: Array, others: Array, form: Form, difference: float, chance: Chance) -> float:
-    draws, total, gap = chance.draws("exchanges"), ones.sum(0) + others.sum(0), ones - others
-    base, left, as_large = others.sum(0), chance.resamples, 0
-    while left:
-        some = min(left, max(_AT_ONCE // len(ones), 1))
-        kept = draws.integers(0, 2, size=(some, len(ones))).astype(np.float64)
+    """Of all exchanges that there are, or if they are too many of some drawn and the one at hand."""
+    total, gap, base = ones.sum(0) + others.sum(0), ones - others, others.sum(0)
+    as_large = 0
+    for kept in _exchanges(len(ones), chance):
         first = kept @ gap + base
         found = np.abs(form(first) - form(total - first))
         as_large += int(np.sum(found >= abs(difference) * (1 - 1e-9) - 1e-12))
-        left -= some
+    if (ways := 1 << len(ones)) <= chance.resamples:
+        return as_large / ways
     return (1 + as_large) / (1 + chance.resamples)
+
+
+def _exchanges(number: int, chance: Chance) -> Iterator[Array]:
+    """Which of `number` prompts keep their sides, some ways at a time; all ways, if there are no fewer resamples."""
+    if 1 << number <= chance.resamples:
+        yield (np.arange(1 << number)[:, None] >> np.arange(number) & 1).astype(np.float64)
+        return
+    draws, left = chance.draws("exchanges"), chance.resamples
+    while left:
+        some = min(left, max(_AT_ONCE // number, 1))
+        yield draws.integers(0, 2, size=(some, number)).astype(np.float64)
+        left -= some
 
 
 def _dealt(rows: Sequence[tuple[str, float, bool]], difference: float, chance: Chance) -> float:
-    draws = chance.draws("deals")
-    values = np.array([value for _, value, _ in rows])
-    marks = np.array([mark for _, _, mark in rows], dtype=np.float64)
-    count, left, as_large = marks.sum(), chance.resamples, 0
-    while left:
-        some = min(left, max(_AT_ONCE // len(rows), 1))
-        chosen = draws.permuted(np.tile(marks, (some, 1)), axis=1) @ values
-        found = np.abs(chosen / count - (values.sum() - chosen) / (len(rows) - count))
-        as_large += int(np.sum(found >= abs(difference) * (1 - 1e-9) - 1e-12))
-        left -= some
+    """Prompts exchange all their marks with prompts of as many items: what belongs to a prompt stays together."""
+    draws, count = chance.draws("deals"), sum(mark for _, _, mark in rows)
+    total, marked = math.fsum(value for _, value, _ in rows), np.zeros(chance.resamples)
+    for values, marks in _by_size(rows):
+        marked += [np.sum(values * marks[draws.permutation(len(marks))]) for _ in range(chance.resamples)]
+    found = np.abs(marked / count - (total - marked) / (len(rows) - count))
+    as_large = int(np.sum(found >= abs(difference) * (1 - 1e-9) - 1e-12))
     return (1 + as_large) / (1 + chance.resamples)
+
+
+def _by_size(rows: Sequence[tuple[str, float, bool]]) -> list[tuple[Array, Array]]:
+    """Values and marks, a row a prompt, of the prompts with one item, with two, and so on."""
+    prompts: dict[str, list[tuple[float, float]]] = {}
+    for cluster, value, mark in rows:
+        prompts.setdefault(cluster, []).append((value, float(mark)))
+    sizes: dict[int, list[list[tuple[float, float]]]] = {}
+    for each in prompts.values():
+        sizes.setdefault(len(each), []).append(each)
+    found = [np.array(group) for _, group in sorted(sizes.items())]
+    return [(group[..., 0], group[..., 1]) for group in found]
 
 
 def _spread(given: Table, clusters: Sequence[str]) -> Array:
@@ -234,11 +258,20 @@ def _spread(given: Table, clusters: Sequence[str]) -> Array:
     return np.array([given.sums[places[each]] if each in places else zeros for each in clusters])
 
 
-def _effect(differences: Array) -> float | None:
-    """Cohen's d of paired samples."""
+def _effect(differences: Array, chance: Chance) -> Estimate:
+    """Mean of the differences by prompt over their standard deviation; None where they do not differ."""
     found = differences[np.isfinite(differences)]
-    spread = float(found.std(ddof=1)) if found.size > 1 else 0.0
-    return float(found.mean()) / spread if spread > 0 else None
+    if found.size < 2 or (spread := float(found.std(ddof=1))) <= 1e-12 * float(np.abs(found).max()):
+        return _NOTHING
+    from_mean, number = found - found.mean(), found.size
+
+    def drawn(counts: Array) -> Array:
+        variance = (counts @ from_mean**2 - (counts @ from_mean) ** 2 / number) / (number - 1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(variance > (1e-6 * spread) ** 2, counts @ found / number / np.sqrt(variance), np.nan)
+
+    sizes = np.concatenate([drawn(counts) for counts in _draws(number, chance)])
+    return Estimate(float(found.mean()) / spread, *_interval(sizes, number, chance.confidence))
 
 
 def _number(value: Array) -> float | None:

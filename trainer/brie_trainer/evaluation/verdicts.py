@@ -2,8 +2,8 @@
 
 Which answer is shown first, and whether the first one is called A or B, is drawn for each pair of answers. Each pair is
 judged twice with the places exchanged and the names left where they are: so in each pair both answers stand in both
-places and
-under both names, what a judge gives to a place or to a name cancels out, and over pairs the two can be told apart.
+places and under both names, what a judge gives to a place or to a name cancels out, and over pairs the two can be told
+apart.
 """
 
 import hashlib

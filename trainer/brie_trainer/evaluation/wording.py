@@ -1,8 +1,9 @@
 """Figures in plain sentences: what is more than noise, and what is not. It knows numbers, not where they are from."""
 
+import math
 from collections.abc import Mapping, Sequence
 
-from brie_trainer.evaluation.report import Bias, Difference
+from brie_trainer.evaluation.report import Agreement, Bias, Counts, Difference
 
 TITLES: Mapping[str, str] = {
     "loss": "Loss",
@@ -28,8 +29,10 @@ def title(figure: str) -> str:
 
 
 def number(value: float | None) -> str:
-    """Four significant digits."""
-    return "not measured" if value is None else f"{value:.4g}"
+    """Four significant digits, or all before the point."""
+    if value is None:
+        return "not measured"
+    return f"{value:.0f}" if 1e4 <= abs(value) < 1e12 else f"{value:.4g}"
 
 
 def percent(confidence: float) -> str:
@@ -39,15 +42,20 @@ def percent(confidence: float) -> str:
 
 def difference_sentence(told: Difference, better: str | None, against: str, confidence: float) -> str:
     """Both values, the interval, and whether it is more than noise."""
+    if told.difference is None and told.figure == "win_rate":
+        return "No verdict was reached, so that there is no win rate."
     if told.difference is None:
         return f"{title(told.figure)} cannot be compared: no prompt has it on both sides."
     how = "higher" if told.difference > 0 else "lower" if told.difference < 0 else "different"
-    by = "no" if told.difference == 0 else f"{abs(told.difference):.4g}"
+    by = "no" if told.difference == 0 else number(abs(told.difference))
     values = f"{title(told.figure)} is {number(told.candidate)}, and {number(told.against)} for {against}: {by} {how}"
     if told.low is None or told.high is None:
         return f"{values}; from one prompt no interval can be made, so this is no more than an anecdote."
-    interval = f"{percent(confidence)} interval of the difference {told.low:.4g} to {told.high:.4g}"
+    interval = f"{percent(confidence)} interval of the difference {number(told.low)} to {number(told.high)}"
     test = f"p = {told.p_adjusted:.2g} after adjustment" if told.p_adjusted is not None else "no test"
+    if (fewest := _fewest(confidence)) > told.clusters:
+        few = f"{told.clusters} prompts are too few to tell anything from noise, {fewest} are the fewest that can"
+        return f"{values} ({interval}; {test}): {few}."
     return f"{values} ({interval}; {test}; {told.clusters} prompts): {_judged(told, better)}."
 
 
@@ -58,14 +66,15 @@ def comparison_sentence(candidate: str, against: str, told: Sequence[tuple[Diffe
     if not measured:
         return f"Nothing of {candidate} and {against} could be compared."
     if not real:
-        return f"No measured difference between {candidate} and {against} is more than noise at {p}."
+        return f"No measured difference between {candidate} and {against} is more than noise (at {p} confidence)."
     groups: dict[str, list[str]] = {"better": [], "worse": [], "different": []}
     for each, better in real:
         groups[_direction(each, better)].append(_within(title(each.figure)))
     parts = [f"{word} by {', '.join(names)}" for word, names in groups.items() if names]
     rest = len(measured) - len(real)
-    behind = f"; the other {rest} measured differences are no more than noise" if rest else ""
-    return f"Compared with {against}, {candidate} is {'; '.join(parts)}{behind} (at {p})."
+    others = "the other measured difference is" if rest == 1 else f"the other {rest} measured differences are"
+    behind = f"; {others} no more than noise" if rest else ""
+    return f"Compared with {against}, {candidate} is {'; '.join(parts)}{behind} (at {p} confidence)."
 
 
 def bias_sentence(bias: Bias, judge: str) -> str:
@@ -79,11 +88,37 @@ def bias_sentence(bias: Bias, judge: str) -> str:
         return f"Whether {judge} has a {bias.kind} bias cannot be told from these verdicts."
     rate = f"it chose {leanings[0]} in {percent(round(bias.rate or 0.0, 3))} of {bias.verdicts} decided verdicts"
     if not bias.found:
-        return f"{judge} shows no {bias.kind} bias: {rate}."
+        return f"{judge} shows no {bias.kind} bias that is more than noise: {rate}."
     leaning = leanings[0] if (bias.effect or 0.0) > 0 else leanings[1]
     if bias.kind == "length":
         return f"{judge} has a length bias, or length goes with quality here: it favours {leaning}; {rate}."
     return f"{judge} has a {bias.kind} bias: it favours {leaning}; {rate}."
+
+
+def agreement_sentence(told: Agreement) -> str:
+    """How far two judges agree, and how far beyond chance."""
+    one, other = told.judges
+    if told.agreement is None:
+        return f"{one} and {other} gave no verdict on the same pair."
+    agreed = f"{one} and {other} agree on {percent(round(told.agreement, 3))} of {told.verdicts} verdicts"
+    if told.kappa is None:
+        return f"{agreed}, as they would by chance: each of them always says the same."
+    return f"{agreed}; Cohen's kappa is {number(told.kappa)}."
+
+
+def counts_sentence(what: str, counts: Counts | None) -> str:
+    """What became of questions, and why some have no answer; nothing if nothing was to be asked."""
+    if counts is None or not counts.planned:
+        return ""
+    others = {"refused": counts.refused, "failed": counts.failed, "not asked": counts.not_asked}
+    told = "".join(f", {count} {name}" for name, count in {**others, "retries": counts.retries}.items() if count)
+    reasons = "".join(f" ({reason}: {count})" for reason, count in counts.reasons.items())
+    return f"{counts.answered} of {counts.planned} {what}{told}{reasons}"
+
+
+def _fewest(confidence: float) -> int:
+    """Prompts of which the most extreme two of all exchanges are rarer than chance is allowed to be."""
+    return math.ceil(math.log2(2 / (1 - confidence)) - 1e-9)
 
 
 def _within(name: str) -> str:
