@@ -2,7 +2,8 @@
 # walk.sh [ENGINE]: README's walk between two containers that share two folders: an API and a worker, on SQLite.
 #
 # ENGINE is podman or docker (read-only root, no capabilities, no new privileges) or buildah (a chroot, and none of
-# these); it may have options ("podman --runtime runc"), and its `run` has those in RUN_OPTIONS. All is bound to 127.0.0.1.
+# these); it may have options ("podman --runtime runc"), and its `run` has those in RUN_OPTIONS ("--ulimit nofile=4096:4096
+# --ulimit nproc=4096:4096" where podman may not raise limits). All is bound to 127.0.0.1.
 # It leaves the GGUF file and the logs in WALK (a folder of its own by default). ROWS and EPOCHS say how much is learnt.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
