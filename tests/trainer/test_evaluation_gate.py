@@ -92,6 +92,13 @@ def test_what_was_not_measured_fails() -> None:
     assert told.verdicts[0].sentence == "perplexity of one was not measured."
 
 
+def test_a_path_that_one_candidate_lacks_is_an_error_and_passes_nobody() -> None:
+    lacking = {**candidate(1.0), "themes": {}}
+    report = {**REPORT, "candidates": {**REPORT["candidates"], "other": lacking}}
+    with pytest.raises(InvalidRequest, match="not in the report of 'other'"):
+        judge(report, read_gate('{"themes.code.stop_rate": {"min": 0.1}}'))
+
+
 @pytest.mark.parametrize("path", ["perplexty", "", "perplexity.", "perplexity.median", "candidates.nobody", "themes"])
 def test_an_unknown_path_is_an_error(path: str) -> None:
     with pytest.raises(InvalidRequest) as error:
