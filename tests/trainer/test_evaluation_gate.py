@@ -32,7 +32,7 @@ def comparison(name: str, difference: float) -> dict[str, Any]:
     return {"candidate": name, "figures": {"perplexity": told}, "judging": None}
 
 
-REPORT = {
+REPORT: dict[str, Any] = {
     "against": "base",
     "candidates": {
         "ft:base:brie:x:ckpt-step-1.5": candidate(8.0, 0.6),
