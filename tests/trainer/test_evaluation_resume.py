@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -202,6 +203,29 @@ def test_answers_that_are_the_same_are_ties_of_which_no_judge_is_asked(tmp_path:
     assert comparison.judging is not None
     told = comparison.judging.judges["judge"]
     assert (told.identical, told.counts.answered, told.counts.not_asked, told.win_rate.value) == (16, 0, 0, 0.5)
+
+
+def test_a_judge_that_is_always_right_makes_the_better_candidate_win(tmp_path: Path) -> None:
+    """Whoever is shown first, and under whichever name; the better answers are the longer ones, too."""
+
+    def says(_: str, body: Body) -> Said:
+        if body["model"] != "judge":
+            better = body["model"] == "one"
+            return chat(f"good {body['seed']} and more of it" if better else f"bad {body['seed']}", version=None)
+        found = re.search(r"# Answer (A|B)\n\ngood", body["messages"][-1]["content"])
+        assert found is not None
+        return chat(json.dumps(dict.fromkeys([*CRITERIA, "overall"], found[1])), version=None)
+
+    with ScriptedApi(says) as api:
+        folder = judged_by(api, tmp_path, "judge")
+        assert evaluations.run(folder)[-1]["type"] == "result"
+    (comparison,) = evaluations.report(folder).comparisons
+    assert comparison.judging is not None
+    told = comparison.judging.judges["judge"]
+    assert (told.wins, told.losses, told.win_rate.value, told.consistency) == (16, 0, 1.0, 1.0)
+    rates = {bias.kind: bias.rate for bias in told.biases}
+    assert (rates["position"], rates["label"], rates["length"]) == (0.5, 0.5, 1.0)
+    assert "more than noise, and better" in comparison.judging.win_rate.sentence
 
 
 def test_seeds_are_those_of_the_job_and_themes_have_their_own_figures(tmp_path: Path) -> None:
