@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -12,6 +13,7 @@ import pytest
 
 import evaluations
 from brie_trainer.evaluation.contract import CRITERIA
+from brie_trainer.evaluation.questions import sample_seed
 from scripted_api import Body, Said, ScriptedApi, chat
 
 PROMPTS = [{"id": f"p{n}", "prompt": f"What is {n}?", "theme": "odd" if n % 2 else "even"} for n in range(8)]
@@ -201,6 +203,57 @@ def test_answers_that_are_the_same_are_ties_of_which_no_judge_is_asked(tmp_path:
     assert comparison.judging is not None
     told = comparison.judging.judges["judge"]
     assert (told.identical, told.counts.answered, told.counts.not_asked, told.win_rate.value) == (16, 0, 0, 0.5)
+
+
+def test_a_judge_that_is_always_right_makes_the_better_candidate_win(tmp_path: Path) -> None:
+    """Whoever is shown first, and under whichever name; the better answers are the longer ones, too."""
+
+    def says(_: str, body: Body) -> Said:
+        if body["model"] != "judge":
+            better = body["model"] == "one"
+            return chat(f"good {body['seed']} and more of it" if better else f"bad {body['seed']}", version=None)
+        found = re.search(r"# Answer (A|B)\n\ngood", body["messages"][-1]["content"])
+        assert found is not None
+        return chat(json.dumps(dict.fromkeys([*CRITERIA, "overall"], found[1])), version=None)
+
+    with ScriptedApi(says) as api:
+        folder = judged_by(api, tmp_path, "judge")
+        assert evaluations.run(folder)[-1]["type"] == "result"
+    (comparison,) = evaluations.report(folder).comparisons
+    assert comparison.judging is not None
+    told = comparison.judging.judges["judge"]
+    assert (told.wins, told.losses, told.win_rate.value, told.consistency) == (16, 0, 1.0, 1.0)
+    rates = {bias.kind: bias.rate for bias in told.biases}
+    assert (rates["position"], rates["label"], rates["length"]) == (0.5, 0.5, 1.0)
+    assert "more than noise, and better" in comparison.judging.win_rate.sentence
+
+
+def test_seeds_are_those_of_the_job_and_themes_have_their_own_figures(tmp_path: Path) -> None:
+    with ScriptedApi(answer) as api:
+        asked_of = job(api.url, tmp_path, seed=5)
+        asked_of["candidates"][1]["seed_offset"] = 1
+        folder = evaluations.write_job(tmp_path / "1", **asked_of)
+        assert evaluations.run(folder)[-1]["type"] == "result"
+        seeds: dict[tuple[str, str, float], list[int]] = {}
+        for _, body in api.asked:
+            if body["model"] == "judge":
+                assert body["seed"] == 5
+            else:
+                seeds.setdefault((body["model"], body["messages"][-1]["content"], body["top_p"]), []).append(
+                    body["seed"]
+                )
+    for prompt in PROMPTS:
+        one, other = (sample_seed(5, str(prompt["id"]), sample) for sample in (0, 1))
+        assert seeds["one", str(prompt["prompt"]), 1.0] == [one, other]
+        assert seeds["two", str(prompt["prompt"]), 1.0] == [one + 1, other + 1]
+    swept = {key: drawn for key, drawn in seeds.items() if key[2] < 1}
+    assert len(swept) == 2 * 2 * 2
+    assert all(drawn == seeds[model, prompt, 1.0][:1] for (model, prompt, _), drawn in swept.items())
+    themes = evaluations.report(folder).candidates["one"].themes
+    assert {(name, told["words"].items, told["win_rate"].items) for name, told in themes.items()} == {
+        ("even", 4 * 2, 4 * 2),  # two samples of each prompt; of the first of them a verdict in either order
+        ("odd", 4 * 2, 4 * 2),
+    }
 
 
 def test_a_judge_that_is_away_fails_the_evaluation_behind_the_others_and_is_asked_again(tmp_path: Path) -> None:
