@@ -53,7 +53,7 @@ def test_a_report_is_told_in_tables_and_written_and_an_open_gate_is_status_0(
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     assert (tmp_path / "report" / "page.html").read_text().startswith("<!doctype html>")
     assert report["comparisons"][0]["sentence"] in told.stdout
-    assert f"{report['candidates'][NAME]['figures']['perplexity']['value']:.4g}" in told.stdout
+    assert f"{report['candidates'][NAME]['figures']['perplexity']['value']:.0f}" in told.stdout
     assert f"{NAME} minus tiny" in told.stdout
     assert "win rate" in told.stdout
     assert "The gate is passed." in told.stdout

@@ -149,7 +149,7 @@ def test_a_card_says_what_the_newest_evaluation_of_exactly_this_version_says(
     figures = client.evaluations.report(newest.id)["candidates"]
     assert card.count("## Evaluation") == 1
     assert "4 held-out rows" in card
-    assert f"{figures[NAME]['figures']['perplexity']['value']:.4g}"[:5] in card
+    assert f"| {figures[NAME]['figures']['perplexity']['value']:.0f} (" in card
     assert f"version {figures[NAME]['identity']['version']}" in card
     assert f"version {figures[OTHER]['identity']['version']}" not in card  # the other candidate is not of this card
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from brie_core.errors import BadConfiguration
-from brie_trainer.evaluation.asking import Asker, Reply, Stopped, retry_after
+from brie_trainer.evaluation.asking import Asker, Reply, Stopped, _headers, retry_after
 from brie_trainer.evaluation.contract import Endpoint
 from brie_trainer.evaluation.material import HeldOutExample
 from brie_trainer.evaluation.questions import Question, UnusableAnswer, read_answer, read_loss
@@ -108,6 +108,27 @@ def test_the_named_time_is_waited_for() -> None:
     assert time.monotonic() - begun >= 1.0
 
 
+class Waits(threading.Event):
+    """A stop that never comes, and how long it was waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: list[float | None] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.seconds.append(timeout)
+        return False
+
+
+def test_without_a_named_time_waits_double_up_to_eight_seconds() -> None:
+    waits = Waits()
+    with ScriptedApi(lambda _, __: Said({}, 503)) as api:
+        asker = Asker(Endpoint(name="e", base_url=api.url, model="m", retries=6), waits)
+        assert asker.ask(QUESTION, read_answer).outcome == "failed"
+        asker.close()
+    assert waits.seconds == [0.5, 1.0, 2.0, 4.0, 8.0, 8.0]
+
+
 def test_a_time_that_is_too_long_is_given_up() -> None:
     reply, times = asked([Said({}, 429, {"retry-after": "86400"})], retries=5)
     assert (reply.outcome, times) == ("failed", 1)
@@ -146,6 +167,9 @@ def test_the_key_comes_from_the_environment_and_must_be_there(monkeypatch: pytes
     endpoint = Endpoint(name="e", base_url="http://127.0.0.1:1/v1", model="m", key_env="BRIE_EVALUATION_KEY_TEST")
     with pytest.raises(BadConfiguration, match="BRIE_EVALUATION_KEY_TEST"):
         Asker(endpoint, threading.Event())
+    monkeypatch.setenv("BRIE_EVALUATION_KEY_TEST", "secret")
+    assert _headers(endpoint) == {"authorization": "Bearer secret"}
+    assert _headers(endpoint.model_copy(update={"key_env": None})) == {}
     with pytest.raises(ValueError, match="key_env"):
         Endpoint(name="e", base_url="http://127.0.0.1:1/v1", model="m", key_env="AWS_SECRET_ACCESS_KEY")
 

@@ -32,7 +32,7 @@ def comparison(name: str, difference: float) -> dict[str, Any]:
     return {"candidate": name, "figures": {"perplexity": told}, "judging": None}
 
 
-REPORT = {
+REPORT: dict[str, Any] = {
     "against": "base",
     "candidates": {
         "ft:base:brie:x:ckpt-step-1.5": candidate(8.0, 0.6),
@@ -90,6 +90,13 @@ def test_what_was_not_measured_fails() -> None:
     told = judge(report, read_gate('{"perplexity": {"max": 12}}'))
     assert not told.passed
     assert told.verdicts[0].sentence == "perplexity of one was not measured."
+
+
+def test_a_path_that_one_candidate_lacks_is_an_error_and_passes_nobody() -> None:
+    lacking = {**candidate(1.0), "themes": {}}
+    report = {**REPORT, "candidates": {**REPORT["candidates"], "other": lacking}}
+    with pytest.raises(InvalidRequest, match="not in the report of 'other'"):
+        judge(report, read_gate('{"themes.code.stop_rate": {"min": 0.1}}'))
 
 
 @pytest.mark.parametrize("path", ["perplexty", "", "perplexity.", "perplexity.median", "candidates.nobody", "themes"])

@@ -79,7 +79,8 @@ def found(judged: Sequence[Judged]) -> set[str]:
 def test_a_judge_that_always_says_a_is_named_and_changes_no_win_rate() -> None:
     judged = judged_by(always_a)
     assert found(judged) == {"label"}
-    assert biases(judged)["label"].rate == 1.0
+    assert (biases(judged)["label"].rate, biases(judged)["label"].effect) == (1.0, 0.5)
+    assert biases(judged)["label"].p_adjusted == pytest.approx(3 * (biases(judged)["label"].p_value or 0.0))
     assert told(judged).win_rate.value == 0.5
     assert told(judged).consistency == 0.0
     assert win_rates(judged, CHANCE, "two")[0].more_than_noise is False
@@ -89,6 +90,8 @@ def test_a_judge_that_always_says_a_is_named_and_changes_no_win_rate() -> None:
 def test_a_judge_that_always_takes_the_first_is_named_and_changes_no_win_rate() -> None:
     judged = judged_by(always_first)
     assert found(judged) == {"position"}
+    assert biases(judged)["position"].rate == 1.0
+    assert "shown first in 100 % of" in biases(judged)["position"].sentence
     assert told(judged).win_rate.value == 0.5
     assert win_rates(judged, CHANCE, "two")[0].more_than_noise is False
 
@@ -96,7 +99,7 @@ def test_a_judge_that_always_takes_the_first_is_named_and_changes_no_win_rate() 
 def test_a_judge_of_length_is_named() -> None:
     judged = judged_by(longer_wins)
     assert found(judged) == {"length"}
-    assert biases(judged)["length"].effect == 1.0
+    assert (biases(judged)["length"].rate, biases(judged)["length"].effect) == (1.0, 1.0)
     assert told(judged).win_rate_at_equal_length == 0.5
     assert told(judged).consistency == 1.0
 
@@ -206,6 +209,34 @@ def test_the_order_of_rows_says_nothing(choices: list[str | None], luck: random.
     luck.shuffle(shuffled)
     assert win_rates(judged, QUICK, "two") == win_rates(shuffled, QUICK, "two")
     assert told(judged) == told(shuffled)
+
+
+def test_the_order_of_rows_says_nothing_of_several_answers_to_a_prompt() -> None:
+    judged = judged_by(chance_wins, prompts=12)
+    shuffled = list(judged)
+    random.Random(1).shuffle(shuffled)
+    assert told(judged) == told(shuffled)
+
+
+def test_an_unparseable_verdict_agrees_with_nothing() -> None:
+    assert told(verdicts([None, None, None, "A"])).consistency is None
+    assert told(verdicts([None, None, "tie", "tie"])).consistency == 1.0
+    assert told(verdicts(["A", "A", "tie", "tie"])).consistency == 0.5
+
+
+def test_each_criterion_is_judged_by_itself() -> None:
+    judged = [
+        replace(
+            each, verdict=Verdict(each.verdict.overall, {**each.verdict.criteria, "depth": other(each.verdict.overall)})
+        )
+        for each in judged_by(perfect, seed=1, rate=0.8)
+        if each.verdict is not None
+    ]
+    overall, criteria = win_rates(judged, CHANCE, "two")
+    assert criteria["clarity"].candidate == overall.candidate
+    assert criteria["depth"].candidate == pytest.approx(1.0 - (overall.candidate or 0.0))
+    assert told(judged).criteria["depth"].value == criteria["depth"].candidate
+    assert "worse" in criteria["depth"].sentence
 
 
 @settings(max_examples=15, deadline=None)

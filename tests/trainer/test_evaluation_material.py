@@ -1,6 +1,7 @@
 """What is asked: the project's own prompts, rows from files, and figures over what both sides have."""
 
 import json
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,26 @@ def test_only_what_both_sides_have_is_compared() -> None:
     assert told["mtld"].difference is None
     assert told["mtld"].more_than_noise is None
     assert "cannot be compared" in told["mtld"].sentence
+
+
+def test_an_answer_that_one_side_lacks_is_compared_with_none() -> None:
+    """Of two answers to a prompt the other side has one: its first is compared with ours."""
+    ones = [
+        Item(("a", n), "a", "all", answer_summands(text, "stop", None)) for n, text in enumerate(("one", "two of it"))
+    ]
+    others = [Item(("a", 0), "a", "all", answer_summands("so it is now", "stop", None))]
+    told = differences(ones, others, ANSWERS, CHANCE, "two")["words"]
+    assert (told.candidate, told.against) == (1.0, 4.0)
+
+
+def test_what_losses_and_answers_are_summed_from() -> None:
+    summed = loss_summands({"nll": 8 * math.log(2), "tokens": 5, "correct": 2, "bytes": 4})
+    assert summed["bits_per_byte"] == pytest.approx((8.0, 4))
+    assert summed["loss"] == summed["perplexity"] == (8 * math.log(2), 5)
+    assert summed["token_accuracy"] == (2, 5)
+    assert loss_summands({"nll": 1.0, "tokens": 1, "correct": 0, "bytes": 0})["bits_per_byte"] is None
+    ended, cut = (answer_summands("so", finish, None)["stop_rate"] for finish in ("stop", "length"))
+    assert (ended, cut) == ((1.0, 1.0), (0.0, 1.0))
 
 
 def test_loss_and_perplexity_are_one_test() -> None:

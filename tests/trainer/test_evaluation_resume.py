@@ -189,6 +189,20 @@ def test_a_judges_failures_are_counted_and_one_that_only_refuses_is_given_up(tmp
     assert unable.win_rate.value is None
 
 
+def test_answers_that_are_the_same_are_ties_of_which_no_judge_is_asked(tmp_path: Path) -> None:
+    def says(path: str, body: Body) -> Said:
+        return answer(path, body) if body["model"] == "judge" else chat("The very same.")
+
+    with ScriptedApi(says) as api:
+        folder = judged_by(api, tmp_path, "judge")
+        assert evaluations.run(folder)[-1]["type"] == "result"
+        assert not [body for _, body in api.asked if body["model"] == "judge"]
+    (comparison,) = evaluations.report(folder).comparisons
+    assert comparison.judging is not None
+    told = comparison.judging.judges["judge"]
+    assert (told.identical, told.counts.answered, told.counts.not_asked, told.win_rate.value) == (16, 0, 0, 0.5)
+
+
 def test_a_judge_that_is_away_fails_the_evaluation_behind_the_others_and_is_asked_again(tmp_path: Path) -> None:
     is_away = [True]
 

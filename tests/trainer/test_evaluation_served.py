@@ -1,5 +1,6 @@
 """An evaluation of a real server: losses are transformers' own, and the same seed gives the same report."""
 
+import hashlib
 import json
 import math
 import shutil
@@ -108,6 +109,11 @@ def test_the_versions_that_answered_are_kept(ended: Path, brie: BrieProcesses, s
     assert told["adapter"].identity.version == version
     assert told["base"].identity.version == "base"
     assert told["adapter"].identity.fingerprints != told["base"].identity.fingerprints
+    assert len(told["base"].identity.tokenizer or "") == 64
+    assert told["adapter"].identity.tokenizer == told["base"].identity.tokenizer
+    asked = evaluations.report(ended).material
+    assert asked.held_out_sha256 == hashlib.sha256(HELD_OUT.read_bytes()).hexdigest()
+    assert len(asked.prompts_sha256 or "") == 64
 
 
 def test_every_question_is_counted(ended: Path) -> None:
