@@ -15,6 +15,7 @@ from brie_trainer.data.labels import IGNORED, build_examples
 from brie_trainer.evaluation.contract import HeldOut, Job, Prompts
 from brie_trainer.evaluation.figures import ANSWERS, HELD_OUT, Item, answer_summands, differences, loss_summands
 from brie_trainer.evaluation.material import (
+    HeldOutExample,
     Material,
     held_out_examples,
     held_out_prompt,
@@ -23,9 +24,11 @@ from brie_trainer.evaluation.material import (
     read_material,
     read_prompts,
 )
-from brie_trainer.evaluation.plan import planned
+from brie_trainer.evaluation.plan import loss_key, planned
 from brie_trainer.evaluation.questions import sample_seed
+from brie_trainer.evaluation.rows import Row
 from brie_trainer.evaluation.statistics import Chance
+from brie_trainer.evaluation.summary import build_report
 
 VALIDATION = Path("clients/examples/data/philosophy-validation.jsonl")
 THEMES = {
@@ -164,3 +167,31 @@ def test_loss_and_perplexity_are_one_test() -> None:
     assert told["token_accuracy"].difference == 0.0
     assert told["token_accuracy"].more_than_noise is False
     assert "more than noise, and better" in told["perplexity"].sentence
+
+
+@pytest.mark.parametrize("theirs", ["same", "another"])
+def test_losses_over_other_tokens_are_compared_by_byte_alone(theirs: str) -> None:
+    endpoint = {"base_url": "http://127.0.0.1:1/v1", "tokenizer": "folder"}
+    candidates = [{"name": name, "model": name, **endpoint} for name in ("one", "two")]
+    job = Job.model_validate(
+        {"output": "out", "candidates": candidates, "against": "two", "held_out": {"file": "rows"}, "seed": 1}
+    )
+    examples = [
+        HeldOutExample(id=f"{n}", cluster=f"{n}", input_ids=(1, 2), labels=(1, 2), num_bytes=9) for n in range(9)
+    ]
+    material = Material(
+        prompts=(),
+        examples={"same": examples, "another": examples},
+        tokenizers={"one": "same", "two": theirs},
+        first_prompts={},
+        held_out_sha256="0",
+        held_out_rows=9,
+        held_out_skipped=0,
+        prompts_sha256=None,
+    )
+    data = {"nll": 5.0, "tokens": 4, "correct": 1, "bytes": 9}
+    keys = [loss_key(candidate, example.id) for candidate in job.candidates for example in examples]
+    rows = [Row(key=key, outcome="answered", tries=1, data=data) for key in keys]
+    (comparison,) = build_report(job, material, rows).comparisons
+    same_tokens = {"loss", "perplexity", "token_accuracy"} if theirs == "same" else set()
+    assert set(comparison.figures) == {"bits_per_byte"} | same_tokens
