@@ -13,10 +13,11 @@ from brie_core.weights.lora import LoraAdapter
 from brie_server.engine.base import Prompt, Sampling
 from brie_server.engine.torch.adapters import Adapters
 from brie_server.engine.torch.architecture import Architecture
-from brie_server.engine.torch.batch import build_batch, lay_out
+from brie_server.engine.torch.batch import build_batch
 from brie_server.engine.torch.cache import Cache
 from brie_server.engine.torch.compiled.operations import CompiledOperations, can_compile
 from brie_server.engine.torch.device import give_back
+from brie_server.engine.torch.layout import lay_out
 from brie_server.engine.torch.logprobs import score_prompts
 from brie_server.engine.torch.lora_rows import PackedAdapters, can_pack
 from brie_server.engine.torch.lora_windows import WindowsBatch
