@@ -15,7 +15,7 @@ from brie_convert.plan import Storage, TensorPlan
 from brie_core.errors import InvalidRequest
 from brie_core.weights.gguf_layout import interleave_halves
 from brie_core.weights.lora import LoraModule
-from brie_core.weights.safetensors import TensorInfo, float32_to_bfloat16
+from brie_core.weights.safetensors import TensorInfo, bfloat16_to_float16, bfloat16_to_float32, float32_to_bfloat16
 
 _BLOCK_ELEMENTS = 2**20
 # From here on a number rounds to infinity; a Q8_0 block stores its largest magnitude / 127 as f16.
@@ -27,20 +27,35 @@ Floats = npt.NDArray[np.float32]
 def tensor_blocks(tensor: TensorPlan) -> Iterator[npt.NDArray[Any]]:
     """The rows of `tensor` in order, as they are to be written; raises InvalidRequest for numbers that do not fit."""
     low_rank = _LowRank(tensor.lora) if tensor.lora else None
+    is_rounded_alone = tensor.source.dtype == "BF16" and tensor.storage == "F16" and not low_rank and not tensor.offset
     rows = tensor.source.shape[0]
     unit = rows // tensor.heads if tensor.heads else 1
     step = unit * max(1, _BLOCK_ELEMENTS * rows // max(1, _elements(tensor.source)) // unit)
     for start in range(0, rows, step):
         stop = min(start + step, rows)
-        values = _rows(tensor.source, start, stop)
-        if low_rank:
-            values += low_rank.rows(start, stop)
-        if tensor.offset:
-            values = values + np.float32(tensor.offset)
-        if tensor.heads:
-            values = interleave_halves(values, (stop - start) // unit)
-        _check_range(values, tensor)
-        yield _encode(values, tensor.storage)
+        part, heads = _part(tensor.source, start, stop), (stop - start) // unit if tensor.heads else 0
+        if is_rounded_alone:
+            yield _rounded(part.read_raw(), heads, tensor)
+        else:
+            yield _computed(part.read_float32(), low_rank.rows(start, stop) if low_rank else None, heads, tensor)
+
+
+def _rounded(bits: npt.NDArray[np.uint16], heads: int, tensor: TensorPlan) -> npt.NDArray[Any]:
+    """bf16 to f16 with nothing between: less than half of the time that it takes by way of f32."""
+    _check_range(bfloat16_to_float32((bits & np.uint16(0x7FFF)).max(keepdims=True)), tensor)
+    halves = bfloat16_to_float16(bits)
+    return interleave_halves(halves, heads) if heads else halves
+
+
+def _computed(values: Floats, added: Floats | None, heads: int, tensor: TensorPlan) -> npt.NDArray[Any]:
+    if added is not None:
+        values += added
+    if tensor.offset:
+        values = values + np.float32(tensor.offset)
+    if heads:
+        values = interleave_halves(values, heads)
+    _check_range(values, tensor)
+    return _encode(values, tensor.storage)
 
 
 class _LowRank:
@@ -61,12 +76,11 @@ def _elements(source: TensorInfo) -> int:
     return int(np.prod(source.shape))
 
 
-def _rows(source: TensorInfo, start: int, stop: int) -> Floats:
+def _part(source: TensorInfo, start: int, stop: int) -> TensorInfo:
     size = source.size // source.shape[0]
-    part = replace(
+    return replace(
         source, shape=(stop - start, *source.shape[1:]), start=source.start + start * size, size=(stop - start) * size
     )
-    return part.read_float32()
 
 
 def _check_range(values: Floats, tensor: TensorPlan) -> None:

@@ -11,7 +11,7 @@ from brie_convert.plan import Storage, TensorPlan
 from brie_core.errors import InvalidRequest
 from brie_core.weights.gguf_layout import interleave_halves
 from brie_core.weights.lora import LoraModule
-from brie_core.weights.safetensors import TensorInfo
+from brie_core.weights.safetensors import TensorInfo, bfloat16_to_float16, bfloat16_to_float32, float32_to_bfloat16
 
 Floats = npt.NDArray[np.float32]
 
@@ -63,3 +63,41 @@ def test_broken_weights_are_refused_in_any_storage(tmp_path: Path, value: float)
 def test_the_largest_f16_still_fits(tmp_path: Path) -> None:
     source = _store(tmp_path, "w", np.full((1, 2), 65519.0, dtype=np.float32))
     assert _joined(_plan(source, "F16")).tolist() == [[65504.0, 65504.0]]
+
+
+def test_every_bf16_that_f16_can_hold_is_rounded_as_by_way_of_f32() -> None:
+    every = np.arange(2**16, dtype=np.uint16)
+    bits = every[np.abs(bfloat16_to_float32(every)) < 65520]
+    rounded = bfloat16_to_float32(bits).astype(np.float16)
+    assert len(bits) > 2**15
+    np.testing.assert_array_equal(bfloat16_to_float16(bits).view(np.uint16), rounded.view(np.uint16))
+
+
+def _store_bf16(folder: Path, values: Floats) -> TensorInfo:
+    bits = float32_to_bfloat16(values)
+    bits.tofile(folder / "bits")
+    return TensorInfo("bits", "BF16", values.shape, folder / "bits", 0, bits.nbytes)
+
+
+def test_bf16_goes_to_f16_block_by_block_with_its_heads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merge, "_BLOCK_ELEMENTS", 700)
+    values = np.random.default_rng(0).normal(size=(96, 32)).astype(np.float32)
+    stored = bfloat16_to_float32(float32_to_bfloat16(values)).astype(np.float16)
+    tensor = _plan(_store_bf16(tmp_path, values), "F16", 6)
+    assert len(list(merge.tensor_blocks(tensor))) > 3
+    assert (_joined(tensor) == interleave_halves(stored, 6)).all()
+
+
+@pytest.mark.parametrize(
+    ("value", "says"), [(65536.0, "as bf16 or f32"), (-1e30, "as bf16 or f32"), (np.inf, "broken")]
+)
+def test_a_bf16_that_f16_cannot_hold_is_refused(tmp_path: Path, value: float, says: str) -> None:
+    source = _store_bf16(tmp_path, np.array([[1.0, value]], dtype=np.float32))
+    with pytest.raises(InvalidRequest, match=says):
+        _joined(_plan(source, "F16"))
+
+
+def test_a_bf16_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    np.array([[0x3F80, 0xFFC0]], dtype=np.uint16).tofile(tmp_path / "bits")
+    with pytest.raises(InvalidRequest, match="broken"):
+        _joined(_plan(TensorInfo("bits", "BF16", (1, 2), tmp_path / "bits", 0, 4), "F16"))

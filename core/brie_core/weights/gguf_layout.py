@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,7 @@ _GGUF_TENSOR = re.compile(r"blk\.(\d+)\.(\w+)\.weight")
 _MODULE = re.compile(r"model\.layers\.(\d+)\.(.+)")
 
 Floats = npt.NDArray[np.float32]
+Numbers = npt.NDArray[Any]
 
 
 def regrouped_heads(family: str, module: str, heads: int, kv_heads: int) -> int | None:
@@ -56,7 +58,7 @@ def tensor_of(module: str) -> str:
     return f"blk.{match[1]}.{LINEAR_LAYERS[match[2]]}.weight"
 
 
-def interleave_halves(values: Floats, heads: int) -> Floats:
+def interleave_halves(values: Numbers, heads: int) -> Numbers:
     """Rows of each head from two halves (Hugging Face) to neighbouring pairs (GGUF); biases as well as matrices."""
     rows, *rest = values.shape
     return np.ascontiguousarray(values.reshape(heads, 2, rows // heads // 2, *rest).swapaxes(1, 2)).reshape(

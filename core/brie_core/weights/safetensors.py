@@ -93,6 +93,18 @@ def float32_to_bfloat16(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint1
     return (rounded >> 16).astype(np.uint16)
 
 
+def bfloat16_to_float16(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.float16]:
+    """bf16 bit patterns rounded as numpy rounds them, but for 65536 and above, infinity and NaN, which are undefined.
+
+    Where f16 is normal it holds every bf16 exactly: three more bits of fraction, and another bias of the exponent.
+    """
+    half = (bits << 3) - np.uint16(112 << 10 & 0xFFFF)  # what lies above 16 bits cancels out
+    half |= bits & np.uint16(0x8000)
+    is_small = (bits & np.uint16(0x7FFF)) < np.uint16(0x3880)  # 2 ** -14
+    half[is_small] = bfloat16_to_float32(bits[is_small]).astype(np.float16).view(np.uint16)
+    return half.view(np.float16)
+
+
 def write_bfloat16(file: Path, tensors: Mapping[str, npt.NDArray[np.uint16]]) -> None:
     """Write bf16 bit patterns as one safetensors file that transformers loads."""
     from safetensors import TensorSpec, serialize_file
