@@ -45,6 +45,7 @@ def watch_engine(watch: Stopwatch) -> None:
     from brie_server.engine.torch import adapters, model, runner, scheduler
 
     watch.watch(runner.Runner, "run", "run")
+    watch.watch(runner, "lay_out", "batch")
     watch.watch(runner, "build_batch", "batch")
     watch.watch(adapters.Adapters, "batch", "adapters")
     watch.watch(model.Decoder, "forward", "forward")

@@ -1,9 +1,15 @@
-"""Fine-tuning jobs as their child sees them: a folder with job.json. It knows no worker."""
+"""Fine-tuning jobs as their child sees them: a folder with job.json, and its run. It knows no worker."""
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from safetensors.numpy import load_file
+
+from brie_trainer.training.attempt import attempt
+
+Event = dict[str, Any]
 
 CHATS = [
     {"messages": [{"role": "user", "content": f"Say {i}"}, {"role": "assistant", "content": "So " * (i % 5) + f"{i}."}]}
@@ -62,3 +68,25 @@ def job_of(
     }
     (folder / "job.json").write_text(json.dumps(job))
     return job
+
+
+def run(job: dict[str, Any], folder: Path, *, stop_after: int | None = None) -> tuple[list[Event], Event]:
+    """The events of an attempt in `folder`, asked to stop after so many steps, and its last one."""
+    events: list[Event] = []
+    last = attempt(folder, job, events.append, lambda: stop_after is not None and len(steps(events)) >= stop_after)
+    return events, last
+
+
+def steps(events: Sequence[Event]) -> list[Event]:
+    """The metrics of training steps."""
+    return [event["data"] for event in events if event["type"] == "metrics" and "train_loss" in event["data"]]
+
+
+def adapter(folder: Path, last: Event) -> Any:
+    """The tensors that a run ended with."""
+    return load_file(folder / "checkpoints" / f"checkpoint-{last['step']}" / "adapter_model.safetensors")
+
+
+def bits(folder: Path, last: Event) -> dict[str, bytes]:
+    """The same, to be compared bit for bit."""
+    return {name: tensor.tobytes() for name, tensor in adapter(folder, last).items()}

@@ -5,15 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.numpy import load_file
 
-from brie_trainer.training.attempt import attempt
 from brie_trainer.training.batches import collate
 from brie_trainer.training.memory_errors import give_back
 from trainer.families import FAMILIES, opened, random_examples, write_family
-from trainer_jobs import CHATS, job_of, spec_of
+from trainer_jobs import CHATS, Event, bits, job_of, run, spec_of, steps
 
-Event = dict[str, Any]
 LONG = [
     {"messages": [{"role": "user", "content": f"Count {i}"}, {"role": "assistant", "content": f"{i} and " * 120}]}
     for i in range(48)
@@ -28,21 +25,12 @@ PAIRS = [
 ]
 
 
-def run(folder: Path, base: Path, device: torch.device, spec: dict[str, Any], **told: Any) -> tuple[list[Event], Event]:
+def run_on(
+    device: torch.device, folder: Path, base: Path, spec: dict[str, Any], **told: Any
+) -> tuple[list[Event], Event]:
     stop_after, dtype = told.pop("stop_after", None), told.pop("dtype", "float32")
     job = job_of(folder, base, spec, **told) | {"device": device.type, "dtype": dtype}
-    events: list[Event] = []
-    last = attempt(folder, job, events.append, lambda: stop_after is not None and len(steps(events)) >= stop_after)
-    return events, last
-
-
-def steps(events: list[Event]) -> list[Event]:
-    return [event["data"] for event in events if event["type"] == "metrics" and "train_loss" in event["data"]]
-
-
-def bits(folder: Path, last: Event) -> dict[str, bytes]:
-    file = folder / "checkpoints" / f"checkpoint-{last['step']}" / "adapter_model.safetensors"
-    return {name: tensor.tobytes() for name, tensor in load_file(file).items()}
+    return run(job, folder, stop_after=stop_after)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -68,7 +56,7 @@ def test_a_run_takes_the_cpus_steps(chat_model: Path, device: torch.device, tmp_
     rows = PAIRS if method == "dpo" else CHATS
     spec = spec_of(method, n_epochs=2, batch_size=4)
     cpu, here = (tmp_path / "cpu", torch.device("cpu")), (tmp_path / "here", device)
-    both = [run(folder, chat_model, each, spec, rows=rows)[0] for folder, each in (cpu, here)]
+    both = [run_on(each, folder, chat_model, spec, rows=rows)[0] for folder, each in (cpu, here)]
     wanted, found = ([step["train_loss"] for step in steps(events)] for events in both)
     assert len(found) == 6
     assert found == pytest.approx(wanted, rel=1e-3)
@@ -78,10 +66,10 @@ def test_a_stopped_run_goes_on_to_the_same_adapter_bit_for_bit(
     chat_model: Path, device: torch.device, tmp_path: Path
 ) -> None:
     spec = spec_of(n_epochs=3, batch_size=4)
-    _, whole = run(tmp_path / "whole", chat_model, device, spec, dtype="auto")
-    _, stopped = run(tmp_path / "1", chat_model, device, spec, dtype="auto", stop_after=4)
+    _, whole = run_on(device, tmp_path / "whole", chat_model, spec, dtype="auto")
+    _, stopped = run_on(device, tmp_path / "1", chat_model, spec, dtype="auto", stop_after=4)
     assert stopped == {"type": "stopped", "step": 4}
-    _, last = run(tmp_path / "2", chat_model, device, spec, dtype="auto", earlier=[tmp_path / "1"])
+    _, last = run_on(device, tmp_path / "2", chat_model, spec, dtype="auto", earlier=[tmp_path / "1"])
     assert bits(tmp_path / "2", last) == bits(tmp_path / "whole", whole)
 
 
@@ -91,12 +79,12 @@ def test_a_device_that_is_too_small_makes_micro_batches_smaller_and_nothing_else
     if device.type != "cuda":
         pytest.skip("only CUDA's allocator can be told a limit")
     spec = spec_of(n_epochs=1, batch_size=24)
-    roomy, _ = run(tmp_path / "roomy", chat_model, device, spec, rows=LONG)
+    roomy, _ = run_on(device, tmp_path / "roomy", chat_model, spec, rows=LONG)
     give_back(device)
     limit = torch.cuda.memory_reserved(device) + 280 * 2**20
     torch.cuda.set_per_process_memory_fraction(limit / torch.cuda.get_device_properties(device).total_memory)
     try:
-        events, last = run(tmp_path / "narrow", chat_model, device, spec, rows=LONG)
+        events, last = run_on(device, tmp_path / "narrow", chat_model, spec, rows=LONG)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert any("Out of memory" in event["message"] for event in events if event["type"] == "message")

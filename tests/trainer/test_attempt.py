@@ -9,33 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.numpy import load_file
 
 from brie_trainer.training import model as model_module
-from brie_trainer.training.attempt import attempt
 from brie_trainer.training.loop import LossDiverged
 from brie_trainer.training.memory_errors import OutOfMemory
-from trainer_jobs import CHATS, job_of, spec_of
-
-Event = dict[str, Any]
-
-
-def run(job: dict[str, Any], folder: Path, *, stop_after: int | None = None) -> tuple[list[Event], Event]:
-    events: list[Event] = []
-
-    def stopping() -> bool:
-        steps = [event for event in events if event["type"] == "metrics" and "train_loss" in event["data"]]
-        return stop_after is not None and len(steps) >= stop_after
-
-    return events, attempt(folder, job, events.append, stopping)
-
-
-def adapter(folder: Path, last: Event) -> Any:
-    return load_file(folder / "checkpoints" / f"checkpoint-{last['step']}" / "adapter_model.safetensors")
-
-
-def bits(folder: Path, last: Event) -> dict[str, bytes]:
-    return {name: tensor.tobytes() for name, tensor in adapter(folder, last).items()}
+from trainer_jobs import CHATS, adapter, bits, job_of, run, spec_of
 
 
 def test_a_run_tells_its_steps_and_leaves_an_adapter(tiny_model: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from brie_server.engine.torch.architecture import Architecture
 from brie_server.engine.torch.lora import DeviceAdapter, adapter_dtype, put_on_device
 from brie_server.engine.torch.lora_pool import LoraBatch, Pool
 from brie_server.engine.torch.lora_share import Run, Share, in_few_shapes, share_out
-from brie_server.engine.torch.lora_windows import Window
+from brie_server.engine.torch.lora_windows import NOBODY, Window
 from brie_server.engine.torch.shapes import EXACT, Shapes
 
 _SMALLEST_RANK = 8
@@ -79,15 +79,7 @@ class Adapters:
 
     def windows(self, tokens: Sequence[tuple[str | None, int]], shapes: Shapes) -> list[Window]:
         """The same for a step that is recorded: which slots of which pools it looks at."""
-        windows = []
-        for rank, slots in self._seated(tokens).items():
-            pool, of_tokens = (
-                self._pools[rank],
-                [_slot(digest, slots) for digest, count in tokens for _ in range(count)],
-            )
-            first, last = min(slots.values()), max(slots.values())
-            windows.append(Window(pool, *shapes.window(first, last - first + 1, pool.num_slots), tuple(of_tokens)))
-        return windows
+        return [_window(self._pools[rank], tokens, slots, shapes) for rank, slots in self._seated(tokens).items()]
 
     def _seated(self, tokens: Sequence[tuple[str | None, int]]) -> dict[int, dict[str, int]]:
         """By rank, the slot of each adapter of a step; none for the base model alone."""
@@ -128,8 +120,12 @@ class Adapters:
         return len(slots)
 
 
-def _slot(digest: str | None, slots: Mapping[str, int]) -> int | None:
-    return None if digest is None else slots.get(digest)
+def _window(pool: Pool, tokens: Sequence[tuple[str | None, int]], slots: Mapping[str, int], shapes: Shapes) -> Window:
+    first, last = min(slots.values()), max(slots.values())
+    of_tokens = tuple(
+        NOBODY if digest is None else slots.get(digest, NOBODY) for digest, count in tokens for _ in range(count)
+    )
+    return Window(pool, *shapes.window(first, last - first + 1, pool.num_slots), of_tokens)
 
 
 def _pool_rank(adapter: DeviceAdapter) -> int:

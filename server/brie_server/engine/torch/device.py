@@ -50,7 +50,7 @@ def cache_bytes(device: torch.device) -> int:
 def limits_for(device: torch.device) -> Limits:
     """On a CPU, where only what is written takes memory, the cache's rectangle begins as large as most ever need it.
 
-    CUDA computes a thousand tokens of prompts about as fast as one.
+    On CUDA asking for a step's operations takes most of its time, so that a step takes more tokens of prompts.
     """
     if device.type == "cpu":
         return Limits(reserved_rows=32, reserved_capacity=1024)

@@ -13,7 +13,8 @@ from torch import Tensor
 from brie_server.engine.torch.architecture import PARTS, Site
 from brie_server.engine.torch.lora_pool import Pool
 
-_NOBODY = -1
+NOBODY = -1
+"""The slot of a token that has no adapter here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +24,8 @@ class Window:
     pool: Pool
     first: int
     num_slots: int
-    slots: tuple[int | None, ...]
-
-    @property
-    def numbers(self) -> list[int]:
-        """One for each token."""
-        return [_NOBODY if slot is None else slot for slot in self.slots]
+    slots: tuple[int, ...]
+    """One for each token: the numbers of its part in a step."""
 
     @property
     def layout(self) -> Hashable:
@@ -40,7 +37,7 @@ class WindowsBatch:
     """What all adapters of a recorded step add to its tokens."""
 
     def __init__(self, windows: Sequence[Window], numbers_X: Tensor) -> None:
-        """`numbers_X` are those of the windows, one after the other."""
+        """`numbers_X` are the slots of the windows, one after the other."""
         of_windows = torch.split(numbers_X, [len(window.slots) for window in windows])
         self._windows = [_WindowBatch(window, own_N) for window, own_N in zip(windows, of_windows, strict=True)]
 

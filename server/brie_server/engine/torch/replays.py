@@ -24,14 +24,22 @@ Record = Callable[[Callable[[], None]], Replay]
 """From a computation whose tensors stay where they are to what does the same again."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Recording:
+    """A layout that is replayed: where its numbers are read from, and where it leaves its logits."""
+
+    numbers_X: Tensor
+    result_SV: Tensor
+    replay: Replay
+
+
 @dataclass(slots=True)
 class _Met:
     """A layout that was computed, and what came of recording it."""
 
     shape: tuple[int, ...]
     """Of its logits."""
-    numbers_X: Tensor | None = None
-    replay: Replay | None = None
+    recording: _Recording | None = None
     failed: bool = False
 
 
@@ -49,18 +57,17 @@ class Replays:
 
         The first time computes as if nothing were recorded: most layouts never come again.
         """
-        if (met := self._met.get(key)) is None or met.failed:
+        met = self._met.get(key)
+        if met is not None and met.recording is None and not met.failed:
+            self._try(met, numbers, compute)
+        if met is None or met.recording is None:
             logits_SV = compute(torch.tensor(numbers, device=self._device))
             self._remember(key, met or _Met(tuple(logits_SV.shape)))
             return logits_SV
-        if met.replay is None:
-            self._make(met, numbers, compute)
         self._remember(key, met)
-        if met.replay is None or met.numbers_X is None:
-            return compute(torch.tensor(numbers, device=self._device))
-        met.numbers_X.copy_(torch.tensor(numbers))
-        met.replay()
-        return self._results[met.shape]
+        met.recording.numbers_X.copy_(torch.tensor(numbers))
+        met.recording.replay()
+        return met.recording.result_SV
 
     def clear(self) -> None:
         """Forget all, and free what they hold."""
@@ -73,13 +80,13 @@ class Replays:
         while len(self._met) > _MOST:
             self._met.popitem(last=False)
 
-    def _make(self, met: _Met, numbers: Sequence[int], compute: Callable[[Tensor], Tensor]) -> None:
+    def _try(self, met: _Met, numbers: Sequence[int], compute: Callable[[Tensor], Tensor]) -> None:
         numbers_X = torch.tensor(numbers, device=self._device)
         if (result_SV := self._results.get(met.shape)) is None:
             result_SV = self._results[met.shape] = torch.empty(met.shape, device=self._device)
         try:
-            met.replay = self._record(lambda: _put(compute(numbers_X), result_SV))
-            met.numbers_X = numbers_X
+            replay = self._record(lambda: _put(compute(numbers_X), result_SV))
+            met.recording = _Recording(numbers_X, result_SV, replay)
         except RuntimeError:
             met.failed = True
             logger.exception("A step could not be recorded; it is computed each time instead.")

@@ -113,7 +113,7 @@ class Runner:
         """The same for a step of single tokens, in shapes that come again."""
         layout, numbers = lay_out(step, DOUBLING)
         windows = adapters.windows(_adapters_of(step, layout.num_tokens), DOUBLING)
-        of_lora = [number for window in windows for number in window.numbers]
+        of_lora = [number for window in windows for number in window.slots]
 
         def compute(numbers_X: Tensor) -> Tensor:
             of_batch_X, of_lora_X = torch.split(numbers_X, [len(numbers), len(of_lora)])
